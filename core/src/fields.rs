@@ -1,0 +1,259 @@
+//! Reads the named fields of one JSON object without building a tree. Knows no call and no frame.
+
+use alloc::borrow::Cow;
+use alloc::format;
+use alloc::string::String;
+use core::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+/// What is wrong with a field, or with the object that should hold it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum FieldError {
+    /// The input is not JSON text.
+    #[error("not JSON: {reason}")]
+    Syntax {
+        /// What the reader said.
+        reason: String,
+    },
+    /// The input is not an object.
+    #[error("the input must be an object, got {got}")]
+    NotAnObject {
+        /// What it is instead.
+        got: &'static str,
+    },
+    /// A field is missing.
+    #[error("field `{field}` is missing")]
+    Missing {
+        /// The field.
+        field: &'static str,
+    },
+    /// A field has the wrong type.
+    #[error("field `{field}` must be {expected}, got {got}")]
+    WrongType {
+        /// The field.
+        field: &'static str,
+        /// What it may be.
+        expected: &'static str,
+        /// What it is.
+        got: &'static str,
+    },
+}
+
+/// The values of the fields named at [`Fields::read`], as raw text. Unknown fields are ignored, the last of
+/// repeated ones wins.
+#[derive(Clone, Copy, Debug)]
+pub struct Fields<'a, const N: usize> {
+    names: &'static [&'static str; N],
+    values: [Option<&'a RawValue>; N],
+}
+
+impl<'a, const N: usize> Fields<'a, N> {
+    /// Reads one object.
+    ///
+    /// Errors: [`FieldError::Syntax`], [`FieldError::NotAnObject`].
+    pub fn read(text: &'a str, names: &'static [&'static str; N]) -> Result<Self, FieldError> {
+        let got = kind_of(text);
+        if got != "object" {
+            // Text that merely looks like a number or a word may be no JSON at all.
+            return Err(match serde_json::from_str::<IgnoredAny>(text) {
+                Ok(_) => FieldError::NotAnObject { got },
+                Err(error) => FieldError::Syntax {
+                    reason: format!("{error}"),
+                },
+            });
+        }
+        let mut reader = serde_json::Deserializer::from_str(text);
+        let values = reader
+            .deserialize_map(FieldsVisitor { names })
+            .and_then(|values| reader.end().map(|()| values))
+            .map_err(|error| FieldError::Syntax {
+                reason: format!("{error}"),
+            })?;
+        Ok(Self { names, values })
+    }
+
+    /// The raw text of field number `index`, `null` included.
+    pub fn raw(&self, index: usize) -> Option<&'a RawValue> {
+        self.values[index]
+    }
+
+    /// The raw text of field number `index`; absent and `null` are the same.
+    pub fn optional(&self, index: usize) -> Option<&'a RawValue> {
+        self.values[index].filter(|raw| raw.get() != "null")
+    }
+
+    /// The raw text of field number `index`, `null` included.
+    ///
+    /// Errors: [`FieldError::Missing`].
+    pub fn required(&self, index: usize) -> Result<&'a RawValue, FieldError> {
+        self.values[index].ok_or(FieldError::Missing {
+            field: self.names[index],
+        })
+    }
+
+    /// A string that must be there.
+    ///
+    /// Errors: [`FieldError::Missing`], [`FieldError::WrongType`].
+    pub fn string(&self, index: usize) -> Result<Cow<'a, str>, FieldError> {
+        self.string_of(index, self.required(index)?)
+    }
+
+    /// A string that may be absent or `null`.
+    ///
+    /// Errors: [`FieldError::WrongType`].
+    pub fn optional_string(&self, index: usize) -> Result<Option<Cow<'a, str>>, FieldError> {
+        self.optional(index)
+            .map(|raw| self.string_of(index, raw))
+            .transpose()
+    }
+
+    /// A boolean that may be absent or `null`.
+    ///
+    /// Errors: [`FieldError::WrongType`].
+    pub fn optional_bool(&self, index: usize) -> Result<Option<bool>, FieldError> {
+        match self.optional(index).map(RawValue::get) {
+            None => Ok(None),
+            Some("true") => Ok(Some(true)),
+            Some("false") => Ok(Some(false)),
+            Some(_) => Err(self.wrong_type(index, "a boolean")),
+        }
+    }
+
+    /// A non-negative integer that may be absent or `null`.
+    ///
+    /// Errors: [`FieldError::WrongType`].
+    pub fn optional_u64(&self, index: usize) -> Result<Option<u64>, FieldError> {
+        let Some(raw) = self.optional(index) else {
+            return Ok(None);
+        };
+        match serde_json::from_str(raw.get()) {
+            Ok(number) => Ok(Some(number)),
+            Err(_) => Err(self.wrong_type(index, "a non-negative integer")),
+        }
+    }
+
+    /// The error that says that field number `index` should have been something else.
+    pub fn wrong_type(&self, index: usize, expected: &'static str) -> FieldError {
+        let got = self.values[index].map_or("nothing", |raw| kind_of(raw.get()));
+        FieldError::WrongType {
+            field: self.names[index],
+            expected,
+            got,
+        }
+    }
+
+    fn string_of(&self, index: usize, raw: &'a RawValue) -> Result<Cow<'a, str>, FieldError> {
+        string_of(raw).ok_or_else(|| self.wrong_type(index, "a string of whole characters"))
+    }
+}
+
+/// The text of a JSON string; `None` for anything else, and for half surrogate pairs.
+pub fn string_of(raw: &RawValue) -> Option<Cow<'_, str>> {
+    let text = raw.get();
+    let inner = text.strip_prefix('"')?.strip_suffix('"')?;
+    if inner.contains('\\') {
+        return serde_json::from_str::<String>(text).ok().map(Cow::Owned);
+    }
+    Some(Cow::Borrowed(inner))
+}
+
+/// The type name of JSON text by its first character, in the words of the specification.
+pub fn kind_of(text: &str) -> &'static str {
+    match text.trim_ascii_start().bytes().next() {
+        Some(b'{') => "object",
+        Some(b'[') => "array",
+        Some(b'"') => "string",
+        Some(b't' | b'f') => "boolean",
+        Some(b'n') => "null",
+        Some(_) => "number",
+        None => "nothing",
+    }
+}
+
+struct FieldsVisitor<const N: usize> {
+    names: &'static [&'static str; N],
+}
+
+impl<'de, const N: usize> Visitor<'de> for FieldsVisitor<N> {
+    type Value = [Option<&'de RawValue>; N];
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut values = [None; N];
+        while let Some(index) = map.next_key_seed(KeySeed { names: self.names })? {
+            match index {
+                Some(index) => values[index] = Some(map.next_value::<&RawValue>()?),
+                None => {
+                    map.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        Ok(values)
+    }
+}
+
+/// Reads a key as its place in `names`.
+struct KeySeed<'n> {
+    names: &'n [&'static str],
+}
+
+impl<'de> DeserializeSeed<'de> for KeySeed<'_> {
+    type Value = Option<usize>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for KeySeed<'_> {
+    type Value = Option<usize>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_str<E>(self, key: &str) -> Result<Self::Value, E> {
+        Ok(self.names.iter().position(|name| *name == key))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn last_of_repeated_fields_wins_and_unknown_ones_are_ignored() {
+        let fields = Fields::read(r#"{"b":1,"a":"x","z":[{}],"\u0061":"y"}"#, &["a", "b"]);
+        let fields = fields.expect("an object");
+        assert_eq!(fields.string(0), Ok("y".into()));
+        assert_eq!(fields.optional_u64(1), Ok(Some(1)));
+    }
+
+    #[test]
+    fn says_which_field_and_what_it_got() {
+        let fields = Fields::read(r#"{"a":[1]}"#, &["a", "b"]).expect("an object");
+        assert_eq!(
+            format!("{}", fields.string(0).unwrap_err()),
+            "field `a` must be a string of whole characters, got array"
+        );
+        assert_eq!(fields.string(1), Err(FieldError::Missing { field: "b" }));
+        assert!(matches!(
+            Fields::read("nul", &["a"]),
+            Err(FieldError::Syntax { .. })
+        ));
+        assert!(matches!(
+            Fields::read("[]", &["a"]),
+            Err(FieldError::NotAnObject { got: "array" })
+        ));
+        assert!(matches!(
+            Fields::read("{} x", &["a"]),
+            Err(FieldError::Syntax { .. })
+        ));
+    }
+}

@@ -1,0 +1,68 @@
+//! iii-stream's rules without I/O.
+//!
+//! Whatever decides the outcome of a write or shapes an event is here, and gives the same bytes natively and as
+//! wasm. Nothing in this crate reads a clock, draws a random number, opens a file or waits: time is an argument,
+//! sequence numbers are counted, the rest is the host's.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+mod apply;
+mod error;
+pub mod fields;
+pub mod limits;
+mod name;
+mod object;
+mod op;
+mod path;
+pub mod text;
+
+pub use apply::{Applied, apply};
+pub use error::{CallError, OP_ERROR_CODES, OP_ERROR_DOC_URL, OpError, OpErrorKind, OpsError};
+pub use name::{GroupKey, GroupRef, is_name};
+pub use op::{OpName, Ops};
+pub use text::Json;
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+/// What [`apply_ops_json`] gives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AppliedJson {
+    /// The new value as JSON text.
+    pub value: String,
+    /// The operations that could not be applied, in order.
+    pub errors: Vec<OpError>,
+}
+
+/// Applies operations to a value, text to text: the whole update semantics in one call.
+///
+/// Shape: `current` is the item's JSON text, `None` if it is missing; `ops` is a JSON array.
+/// Errors: [`OpsError`] when either cannot be read; then nothing was applied.
+///
+/// ```
+/// let applied = iii_stream_core::apply_ops_json(
+///     Some(r#"{"n":1}"#),
+///     r#"[{"type":"increment","path":"n","by":2},{"type":"append","path":"n","value":"x"}]"#,
+/// )?;
+/// assert_eq!(applied.value, r#"{"n":3}"#);
+/// assert_eq!(applied.errors[0].code(), "append.type_mismatch");
+/// # Ok::<(), iii_stream_core::OpsError>(())
+/// ```
+pub fn apply_ops_json(current: Option<&str>, ops: &str) -> Result<AppliedJson, OpsError> {
+    let ops = Ops::from_text(ops)?;
+    let current = current
+        .map(|text| Json::from_text(text).map(|json| json.to_value()))
+        .transpose()
+        .map_err(|error| OpsError::Current {
+            reason: alloc::format!("{error}"),
+        })?;
+    let Applied { value, errors } = apply(current, &ops);
+    Ok(AppliedJson {
+        value: alloc::format!("{value}"),
+        errors,
+    })
+}

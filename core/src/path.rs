@@ -1,0 +1,142 @@
+//! Where in an item an operation works: checked segments. Knows no values and no operations' effects.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+
+use serde::de::{Deserializer as _, Error as _, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+use crate::error::OpErrorKind;
+use crate::fields::string_of;
+use crate::limits::{PATH_SEGMENT_BYTES_MAX, PATH_SEGMENTS_MAX, PROTO_KEYS};
+use crate::op::OpName;
+
+/// A checked path: no segments is the root.
+///
+/// Shape on the wire: a string is one segment, an array is one segment per element; absent, `null`, `""` and
+/// `[]` are the root. Dots and slashes have no meaning.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Path {
+    pub(crate) segments: Vec<String>,
+}
+
+/// A path that the wire shape allows but the limits may not.
+pub(crate) struct UncheckedPath {
+    /// The first segments, at most one more than allowed.
+    segments: Vec<String>,
+    /// How many there were.
+    count: usize,
+    is_array: bool,
+}
+
+impl UncheckedPath {
+    /// Reads the wire shape; `arrays` says whether this operation takes array paths.
+    ///
+    /// Errors: what the path must be instead.
+    pub(crate) fn read(raw: Option<&RawValue>, arrays: bool) -> Result<Self, &'static str> {
+        let Some(raw) = raw else {
+            return Ok(Self {
+                segments: Vec::new(),
+                count: 0,
+                is_array: false,
+            });
+        };
+        if let Some(text) = string_of(raw) {
+            let segments: Vec<String> = (!text.is_empty())
+                .then(|| text.into_owned())
+                .into_iter()
+                .collect();
+            return Ok(Self {
+                count: segments.len(),
+                segments,
+                is_array: false,
+            });
+        }
+        if arrays {
+            let mut reader = serde_json::Deserializer::from_str(raw.get());
+            if let Ok((segments, count)) = reader.deserialize_seq(SegmentsVisitor) {
+                return Ok(Self {
+                    segments,
+                    count,
+                    is_array: true,
+                });
+            }
+            return Err("a string, an array of strings, or absent");
+        }
+        Err("a string or absent")
+    }
+
+    /// Checks the limits: depth first, then segment by segment.
+    ///
+    /// Errors: `<op>.path.…`. Source: update operations, section 4.
+    pub(crate) fn check(self, op: OpName) -> Result<Path, OpErrorKind> {
+        if PATH_SEGMENTS_MAX < self.count {
+            return Err(OpErrorKind::PathTooDeep {
+                op,
+                segments: self.count,
+            });
+        }
+        for segment in &self.segments {
+            if segment.is_empty() && self.is_array {
+                return Err(OpErrorKind::EmptySegment { op });
+            }
+            if PATH_SEGMENT_BYTES_MAX < segment.len() {
+                return Err(OpErrorKind::SegmentTooLong {
+                    op,
+                    bytes: segment.len(),
+                });
+            }
+            if PROTO_KEYS.contains(&segment.as_str()) {
+                return Err(OpErrorKind::SegmentProtoPolluted {
+                    op,
+                    segment: segment.clone(),
+                });
+            }
+        }
+        Ok(Path {
+            segments: self.segments,
+        })
+    }
+}
+
+impl fmt::Display for Path {
+    /// Shows single segments as they are, longer paths as a bracketed list.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.segments.as_slice() {
+            [] => Ok(()),
+            [segment] => f.write_str(segment),
+            [first, rest @ ..] => {
+                write!(f, "[{first}")?;
+                rest.iter()
+                    .try_for_each(|segment| write!(f, ", {segment}"))?;
+                f.write_str("]")
+            }
+        }
+    }
+}
+
+/// Counts the segments of an array and keeps the first ones, so that a path of millions costs no memory.
+struct SegmentsVisitor;
+
+impl<'de> Visitor<'de> for SegmentsVisitor {
+    type Value = (Vec<String>, usize);
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array of strings")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        let mut segments = Vec::new();
+        let mut count = 0;
+        while let Some(raw) = seq.next_element::<&RawValue>()? {
+            let segment =
+                string_of(raw).ok_or_else(|| A::Error::custom("a segment is not a string"))?;
+            count += 1;
+            if count <= PATH_SEGMENTS_MAX {
+                segments.push(segment.into_owned());
+            }
+        }
+        Ok((segments, count))
+    }
+}

@@ -1,0 +1,368 @@
+//! JSON text that was checked once and can always be read again. Knows no fields and no operations.
+//!
+//! A raw JSON reader accepts what a value reader refuses: endless nesting, half surrogate pairs,
+//! numbers beyond the double range. Such text must not be stored, or a later update would find a
+//! value that it cannot read. [`Json`] is the proof that text was looked through.
+
+use alloc::string::String;
+use alloc::sync::Arc;
+use core::fmt;
+
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use crate::limits::VALUE_DEPTH_MAX;
+
+/// Checked JSON text without white space between tokens. Cloning shares it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Json(Arc<str>);
+
+/// Why text cannot be taken as a value.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TextError {
+    /// Not JSON at all.
+    #[error("not JSON: {reason}")]
+    Syntax {
+        /// What the reader said.
+        reason: String,
+    },
+    /// Arrays and objects nest too deep.
+    #[error("nests more than {depth_max} levels deep, which is the limit")]
+    TooDeep {
+        /// The limit in levels.
+        depth_max: usize,
+    },
+    /// A string holds one half of a surrogate pair.
+    #[error("holds a string with half a surrogate pair at byte {offset}")]
+    LoneSurrogate {
+        /// Where in the text.
+        offset: usize,
+    },
+    /// A number is beyond the range of a double.
+    #[error("holds a number beyond the double range at byte {offset}")]
+    NumberOutOfRange {
+        /// Where in the text.
+        offset: usize,
+    },
+}
+
+impl Json {
+    /// Checks text that a JSON reader has already found well-formed.
+    ///
+    /// Errors: [`TextError::TooDeep`] beyond [`VALUE_DEPTH_MAX`], [`TextError::LoneSurrogate`],
+    /// [`TextError::NumberOutOfRange`].
+    pub fn from_raw(raw: &RawValue) -> Result<Self, TextError> {
+        Self::from_raw_within(raw, VALUE_DEPTH_MAX)
+    }
+
+    /// Like [`Json::from_raw`] with another limit, for text that wraps values.
+    pub(crate) fn from_raw_within(raw: &RawValue, depth_max: usize) -> Result<Self, TextError> {
+        let text = raw.get();
+        if scan(text.as_bytes(), depth_max)?.has_space {
+            return Ok(Self(compact(text).into()));
+        }
+        Ok(Self(text.into()))
+    }
+
+    /// Checks any text.
+    ///
+    /// Errors: as [`Json::from_raw`], and [`TextError::Syntax`].
+    pub fn from_text(text: &str) -> Result<Self, TextError> {
+        let raw: &RawValue = serde_json::from_str(text).map_err(|error| TextError::Syntax {
+            reason: alloc::format!("{error}"),
+        })?;
+        Self::from_raw(raw)
+    }
+
+    /// Writes a value that came out of checked text, so that it needs no check.
+    pub(crate) fn from_checked_value(value: &Value) -> Self {
+        Self(alloc::format!("{value}").into())
+    }
+
+    /// A JSON string.
+    pub fn from_str_value(text: &str) -> Self {
+        let mut out = String::with_capacity(text.len() + 2);
+        push_string(&mut out, text);
+        Self(out.into())
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Builds the value tree.
+    pub fn to_value(&self) -> Value {
+        // Proof: checked text is well-formed, nests at most `VALUE_DEPTH_MAX` < 128 levels (the
+        // reader's own limit), and its strings and numbers were looked through.
+        #[expect(clippy::unwrap_used)]
+        serde_json::from_str(&self.0).unwrap()
+    }
+}
+
+impl fmt::Debug for Json {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Appends `text` as a JSON string.
+pub fn push_string(out: &mut String, text: &str) {
+    let plain = |byte: u8| byte >= 0x20 && byte != b'"' && byte != b'\\';
+    if text.bytes().all(plain) {
+        out.push('"');
+        out.push_str(text);
+        out.push('"');
+    } else {
+        out.push_str(&alloc::format!("{}", Value::from(text)));
+    }
+}
+
+/// Appends a number.
+pub fn push_number(out: &mut String, number: u64) {
+    // Twenty digits hold every u64.
+    let mut digits = [0_u8; 20];
+    let mut start = digits.len();
+    let mut rest = number;
+    loop {
+        start -= 1;
+        // `rest % 10` is below 10, so it fits.
+        digits[start] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    out.extend(digits[start..].iter().map(|&digit| char::from(digit)));
+}
+
+/// What a look through well-formed text found.
+struct Scan {
+    has_space: bool,
+}
+
+/// Looks through well-formed text once, without recursion.
+fn scan(bytes: &[u8], depth_max: usize) -> Result<Scan, TextError> {
+    let mut depth = 0_usize;
+    let mut has_space = false;
+    let mut at = 0;
+    while at < bytes.len() {
+        match bytes[at] {
+            b'"' => {
+                at = string_end(bytes, at)?;
+                continue;
+            }
+            b'{' | b'[' => {
+                depth += 1;
+                if depth_max < depth {
+                    return Err(TextError::TooDeep { depth_max });
+                }
+            }
+            b'}' | b']' => depth -= 1,
+            b'-' | b'0'..=b'9' => {
+                at = number_end(bytes, at)?;
+                continue;
+            }
+            b' ' | b'\n' | b'\r' | b'\t' => has_space = true,
+            _ => {}
+        }
+        at += 1;
+    }
+    Ok(Scan { has_space })
+}
+
+/// The offset after the closing quote of the string that opens at `open`.
+fn string_end(bytes: &[u8], open: usize) -> Result<usize, TextError> {
+    let mut at = open + 1;
+    loop {
+        at += special(&bytes[at..]);
+        if bytes[at] == b'"' {
+            return Ok(at + 1);
+        }
+        if bytes[at + 1] != b'u' {
+            at += 2;
+            continue;
+        }
+        let unit = hex4(&bytes[at + 2..at + 6]);
+        let is_high = (0xD800..0xDC00).contains(&unit);
+        let is_low = (0xDC00..0xE000).contains(&unit);
+        if is_low {
+            return Err(TextError::LoneSurrogate { offset: at });
+        }
+        if is_high {
+            let follows = bytes.get(at + 6..at + 12).is_some_and(|next| {
+                next.starts_with(b"\\u") && (0xDC00..0xE000).contains(&hex4(&next[2..6]))
+            });
+            if !follows {
+                return Err(TextError::LoneSurrogate { offset: at });
+            }
+            at += 12;
+        } else {
+            at += 6;
+        }
+    }
+}
+
+/// How many bytes come before the next quote or backslash. Well-formed strings have one.
+fn special(bytes: &[u8]) -> usize {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    const HIGHS: u64 = u64::from_ne_bytes([0x80; 8]);
+    let has_zero = |word: u64| word.wrapping_sub(ONES) & !word & HIGHS != 0;
+    let quotes = ONES * u64::from(b'"');
+    let slashes = ONES * u64::from(b'\\');
+    let mut before = 0;
+    // Eight bytes at a time: long texts are most of what is stored.
+    let (words, _) = bytes.as_chunks::<8>();
+    for word in words {
+        let word = u64::from_ne_bytes(*word);
+        if has_zero(word ^ quotes) || has_zero(word ^ slashes) {
+            break;
+        }
+        before += 8;
+    }
+    let tail = bytes[before..].iter();
+    before
+        + tail
+            .take_while(|&&byte| byte != b'"' && byte != b'\\')
+            .count()
+}
+
+/// The value of four hexadecimal digits; the reader has made sure that they are some.
+fn hex4(digits: &[u8]) -> u32 {
+    digits.iter().fold(0, |sum, &digit| {
+        let value = char::from(digit).to_digit(16).unwrap_or(0);
+        sum * 16 + value
+    })
+}
+
+/// The offset after the number that starts at `start`.
+fn number_end(bytes: &[u8], start: usize) -> Result<usize, TextError> {
+    // More digits than this before the point may exceed the largest double, 1.8e308.
+    const SAFE_BYTES: usize = 300;
+    let is_part = |byte: &u8| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E');
+    let length = bytes[start..]
+        .iter()
+        .take_while(|&byte| is_part(byte))
+        .count();
+    let number = &bytes[start..start + length];
+    let may_exceed = SAFE_BYTES < length || number.iter().any(|byte| matches!(byte, b'e' | b'E'));
+    if may_exceed {
+        let value = core::str::from_utf8(number)
+            .ok()
+            .and_then(|text| text.parse::<f64>().ok());
+        if !value.is_some_and(f64::is_finite) {
+            return Err(TextError::NumberOutOfRange { offset: start });
+        }
+    }
+    Ok(start + length)
+}
+
+/// The same text without white space between tokens.
+fn compact(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let mut out = String::with_capacity(text.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        match bytes[at] {
+            b'"' => {
+                // Proof: the caller has scanned this text, so every string ends well.
+                let end = string_end(bytes, at).unwrap_or(bytes.len());
+                out.push_str(&text[at..end]);
+                at = end;
+            }
+            b' ' | b'\n' | b'\r' | b'\t' => at += 1,
+            byte => {
+                out.push(char::from(byte));
+                at += 1;
+            }
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::string::ToString;
+
+    use super::*;
+
+    #[test]
+    fn keeps_text_and_drops_space_between_tokens() {
+        let json = Json::from_text(" { \"a b\" : [ 1.50 , \"\\\" \\\\\" , null ] }\n");
+        assert_eq!(
+            json.map(|json| json.as_str().to_string()),
+            Ok(r#"{"a b":[1.50,"\" \\",null]}"#.to_string())
+        );
+    }
+
+    #[test]
+    fn refuses_what_a_value_reader_would_refuse() {
+        let cases = [
+            (r#""\ud800""#, TextError::LoneSurrogate { offset: 1 }),
+            (r#""\udc00""#, TextError::LoneSurrogate { offset: 1 }),
+            (r#""x\ud800\u0041""#, TextError::LoneSurrogate { offset: 2 }),
+            (r#"{"\ud83d":1}"#, TextError::LoneSurrogate { offset: 2 }),
+            ("[1e999]", TextError::NumberOutOfRange { offset: 1 }),
+            ("-1E400", TextError::NumberOutOfRange { offset: 0 }),
+        ];
+        for (text, error) in cases {
+            assert_eq!(Json::from_text(text), Err(error), "{text}");
+            assert!(serde_json::from_str::<Value>(text).is_err(), "{text}");
+        }
+        let long = "9".repeat(400);
+        assert_eq!(
+            Json::from_text(&long),
+            Err(TextError::NumberOutOfRange { offset: 0 })
+        );
+    }
+
+    #[test]
+    fn accepts_what_a_value_reader_accepts() {
+        let long = "9".repeat(308);
+        for text in [
+            r#""\ud83d\ude00""#,
+            "1e308",
+            "0e999",
+            "1e-999",
+            "-0",
+            &long,
+            r#""\\\"""#,
+        ] {
+            let json = Json::from_text(text);
+            assert!(
+                json.is_ok_and(|json| serde_json::from_str::<Value>(json.as_str()).is_ok()),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn nesting_at_the_limit_and_one_past() {
+        let nest = |levels: usize| "[".repeat(levels) + &"]".repeat(levels);
+        let limit = VALUE_DEPTH_MAX;
+        assert!(Json::from_text(&nest(limit)).is_ok_and(|json| json.to_value().is_array()));
+        assert_eq!(
+            Json::from_text(&nest(limit + 1)),
+            Err(TextError::TooDeep { depth_max: limit })
+        );
+        assert_eq!(
+            Json::from_text(&nest(100_000)),
+            Err(TextError::TooDeep { depth_max: limit })
+        );
+    }
+
+    #[test]
+    fn writes_numbers_and_strings_as_the_library_does() {
+        for number in [0, 9, 10, u64::MAX] {
+            let mut out = String::new();
+            push_number(&mut out, number);
+            assert_eq!(out, number.to_string());
+        }
+        for text in ["", "plain", "q\"q", "b\\b", "\u{1}", "é😀\n"] {
+            let mut out = String::new();
+            push_string(&mut out, text);
+            assert_eq!(out, serde_json::to_string(text).unwrap_or_default());
+        }
+    }
+}
