@@ -103,7 +103,7 @@ fn merge(root: &mut Root, path: &Path, value: &Map<String, Value>) -> Effect {
 fn count(root: &mut Root, path: &Path, step: Step, is_missing: bool) -> Result<(), OpErrorKind> {
     let Some(key) = path.segments.first() else {
         if is_missing {
-            root.replace(Value::Number(step.from_nothing()));
+            root.replace(Value::Number(step.start()));
             return Ok(());
         }
         let actual = root.type_name();
@@ -128,7 +128,7 @@ fn count(root: &mut Root, path: &Path, step: Step, is_missing: bool) -> Result<(
             })
         }
         None => {
-            object.insert(key, Value::Number(step.from_nothing()));
+            object.insert(key, Value::Number(step.start()));
             Ok(())
         }
     }
@@ -147,7 +147,7 @@ fn advance(number: &mut Number, path: &Path, step: Step) -> Result<(), OpErrorKi
 
 impl Step {
     /// The number that counting starts with where there was none.
-    fn from_nothing(self) -> Number {
+    fn start(self) -> Number {
         match self.name {
             OpName::Decrement => self
                 .sum(&Number::from(0))

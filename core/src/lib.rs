@@ -11,19 +11,34 @@ extern crate alloc;
 extern crate std;
 
 mod apply;
+pub mod command;
+mod decide;
 mod error;
+pub mod event;
 pub mod fields;
+mod group;
 pub mod limits;
+mod mutation;
 mod name;
 mod object;
 mod op;
 mod path;
+mod position;
+mod reply;
+mod stamp;
 pub mod text;
 
 pub use apply::{Applied, apply};
+pub use command::Command;
+pub use decide::{Current, Decision, Draft, Kind, Outcome, Refusal, Reply, Ttl, decide};
 pub use error::{CallError, OP_ERROR_CODES, OP_ERROR_DOC_URL, OpError, OpErrorKind, OpsError};
+pub use group::{Committed, Group, Item};
+pub use mutation::{ClientRecord, Echo, client_tag};
 pub use name::{GroupKey, GroupRef, is_name};
 pub use op::{OpName, Ops};
+pub use position::{Position, PositionError};
+pub use reply::{group_names_json, list_json, streams_json};
+pub use stamp::{Change, Floor, stamp};
 pub use text::Json;
 
 use alloc::string::String;

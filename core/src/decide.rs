@@ -1,0 +1,329 @@
+//! What a command does to an item: the reply and the change, without sequence and time. Pure, so that every store
+//! can use it, and trying again is harmless. Knows no groups and no stores.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use crate::apply::apply;
+use crate::command::{Action, Command, Condition, Mutation, Returning};
+use crate::error::OpError;
+use crate::mutation::{ClientRecord, Echo, client_tag};
+use crate::op::Ops;
+use crate::text::Json;
+
+/// What a decision needs to know of an item.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Current {
+    /// Its value.
+    pub value: Json,
+    /// The sequence of its last change.
+    pub seq: u64,
+}
+
+/// What a command comes to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Decision {
+    /// What the caller is told, but for the sequence.
+    pub reply: Reply,
+    /// What happens in the group; `None` is nothing.
+    pub draft: Option<Draft>,
+    /// What the group must remember of the client from now on, together with the change.
+    pub client: Option<(Arc<str>, ClientRecord)>,
+}
+
+/// A change that has no sequence and no timestamp yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Draft {
+    /// The item; only [`Kind::Event`] can be without.
+    pub item: Option<Arc<str>>,
+    /// What happens to it.
+    pub kind: Kind,
+    /// The new value; for deletes the removed one, for events their data.
+    pub value: Json,
+    /// The operations that lead from the value at `base` to the new one.
+    pub ops: Option<Json>,
+    /// The item's sequence before, where it existed.
+    pub base: Option<u64>,
+    /// What becomes of the item's time to live.
+    pub ttl: Ttl,
+    /// The mutation it came from.
+    pub mutation: Option<Echo>,
+}
+
+/// What a change does to its item.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// It was missing before.
+    Create,
+    /// It has a new value.
+    Update,
+    /// It is gone.
+    Delete,
+    /// Nothing: something is told to subscribers.
+    Event {
+        /// The event's `type`, a JSON string.
+        label: Json,
+    },
+}
+
+/// What a change does to its item's time to live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ttl {
+    /// Leaves it, and starts it anew.
+    Keep,
+    /// Sets it to so many milliseconds, or takes it away.
+    Replace(Option<u64>),
+}
+
+/// What the caller is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// What came of the command.
+    pub outcome: Outcome,
+    /// What the caller asked to be told of it.
+    pub returning: Option<Returning>,
+    /// The sequence of the change, filled in by [`stamp`](crate::stamp); `None` where nothing changed.
+    pub seq: Option<u64>,
+}
+
+/// What came of a command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The item has a new value.
+    Set {
+        /// The value before.
+        old: Option<Json>,
+        /// The value now.
+        new: Json,
+    },
+    /// Operations were applied, or with `atomic` and errors none was.
+    Updated {
+        /// The value before.
+        old: Option<Json>,
+        /// The value now; `None` where an atomic update left a missing item missing.
+        new: Option<Json>,
+        /// The operations that failed.
+        errors: Vec<OpError>,
+    },
+    /// The item is not there any more, or never was.
+    Deleted {
+        /// The value before.
+        old: Option<Json>,
+    },
+    /// Subscribers are told.
+    Sent,
+    /// This mutation has been taken before; nothing was done.
+    Duplicate {
+        /// The last mutation taken from this client.
+        seq: u64,
+    },
+    /// Nothing was done.
+    Refused(Refusal),
+}
+
+/// Why a command was not carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// The condition does not hold.
+    #[error("precondition failed: {}", SeqText(*.seq))]
+    PreconditionFailed {
+        /// The sequence of the item's last change; `None` if there is no such item.
+        seq: Option<u64>,
+    },
+    /// Mutations of this client are missing in between.
+    #[error("mutation {got} came before mutation {expected}")]
+    MutationGap {
+        /// The one that is expected next.
+        expected: u64,
+        /// The one that came.
+        got: u64,
+    },
+    /// Nothing is known of this client here, and its mutation is not its first.
+    #[error(
+        "mutation {got} of a client that this group does not know: a client starts at 1, and is forgotten after long silence"
+    )]
+    MutationUnknown {
+        /// The one that came.
+        got: u64,
+    },
+}
+
+struct SeqText(Option<u64>);
+
+impl core::fmt::Display for SeqText {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self.0 {
+            Some(seq) => write!(f, "the item's seq is {seq}"),
+            None => f.write_str("the item does not exist"),
+        }
+    }
+}
+
+impl Refusal {
+    /// The stable code of this refusal.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::PreconditionFailed { .. } => "precondition_failed",
+            Self::MutationGap { .. } => "mutation_gap",
+            Self::MutationUnknown { .. } => "mutation_unknown",
+        }
+    }
+}
+
+/// Decides what `command` does, given the item as it stands and what is known of the mutation's client.
+///
+/// Source: stream functions, sections 3 to 8; product design, section 6.
+pub fn decide(
+    current: Option<Current>,
+    command: Command,
+    client: Option<&ClientRecord>,
+) -> Decision {
+    let Command {
+        item,
+        action,
+        condition,
+        mutation,
+        returning,
+    } = command;
+    let reply = |outcome| Reply {
+        outcome,
+        returning,
+        seq: None,
+    };
+    let taken = match mutation.map(|mutation| take(mutation, client)).transpose() {
+        Ok(taken) => taken,
+        Err(outcome) => {
+            return Decision {
+                reply: reply(outcome),
+                draft: None,
+                client: None,
+            };
+        }
+    };
+    // A mutation that is refused below has still been taken: its client goes on to the next.
+    let (client, echo) = taken.unzip();
+    let refusal = condition.and_then(|condition| check(condition, current.as_ref()).err());
+    if let Some(refusal) = refusal {
+        return Decision {
+            reply: reply(Outcome::Refused(refusal)),
+            draft: None,
+            client,
+        };
+    }
+    let base = current.as_ref().map(|current| current.seq);
+    let old = current.map(|current| current.value);
+    let written = if base.is_some() {
+        Kind::Update
+    } else {
+        Kind::Create
+    };
+    let draft = |kind, value, ops, ttl| Draft {
+        item,
+        kind,
+        value,
+        ops,
+        base,
+        ttl,
+        mutation: echo,
+    };
+    let (outcome, draft) = match action {
+        Action::Set { value, ttl_ms } => {
+            let draft = draft(written, value.clone(), None, Ttl::Replace(ttl_ms));
+            (Outcome::Set { old, new: value }, Some(draft))
+        }
+        Action::Update {
+            ops,
+            is_atomic,
+            ttl_ms,
+        } => {
+            let (new, errors) = update(old.as_ref(), &ops);
+            if is_atomic && !errors.is_empty() {
+                (
+                    Outcome::Updated {
+                        new: old.clone(),
+                        old,
+                        errors,
+                    },
+                    None,
+                )
+            } else {
+                let ttl = ttl_ms.map_or(Ttl::Keep, |ttl_ms| Ttl::Replace(Some(ttl_ms)));
+                let draft = draft(written, new.clone(), Some(ops.text().clone()), ttl);
+                (
+                    Outcome::Updated {
+                        old,
+                        new: Some(new),
+                        errors,
+                    },
+                    Some(draft),
+                )
+            }
+        }
+        Action::Delete => {
+            let draft = old
+                .clone()
+                .map(|old| draft(Kind::Delete, old, None, Ttl::Keep));
+            (Outcome::Deleted { old }, draft)
+        }
+        Action::Send { label, data } => (
+            Outcome::Sent,
+            Some(draft(Kind::Event { label }, data, None, Ttl::Keep)),
+        ),
+    };
+    Decision {
+        reply: reply(outcome),
+        draft,
+        client,
+    }
+}
+
+type Taken = ((Arc<str>, ClientRecord), Echo);
+
+/// Whether a mutation is the next of its client, and what is to be remembered then.
+fn take(mutation: Mutation, record: Option<&ClientRecord>) -> Result<Taken, Outcome> {
+    let Mutation { client, seq } = mutation;
+    match record {
+        Some(record) if seq <= record.last => return Err(Outcome::Duplicate { seq: record.last }),
+        Some(record) if seq != record.last + 1 => {
+            let expected = record.last + 1;
+            return Err(Outcome::Refused(Refusal::MutationGap {
+                expected,
+                got: seq,
+            }));
+        }
+        None if seq != 1 => return Err(Outcome::Refused(Refusal::MutationUnknown { got: seq })),
+        Some(_) | None => {}
+    }
+    let tag = record.map_or_else(|| client_tag(&client), |record| record.tag.clone());
+    Ok((
+        (
+            client,
+            ClientRecord {
+                last: seq,
+                tag: tag.clone(),
+            },
+        ),
+        Echo { tag, seq },
+    ))
+}
+
+fn check(condition: Condition, current: Option<&Current>) -> Result<(), Refusal> {
+    let seq = current.map(|current| current.seq);
+    let holds = match condition {
+        Condition::Seq(expected) => seq == Some(expected),
+        Condition::Absent => seq.is_none(),
+        Condition::Exists => seq.is_some(),
+    };
+    if holds {
+        Ok(())
+    } else {
+        Err(Refusal::PreconditionFailed { seq })
+    }
+}
+
+fn update(old: Option<&Json>, ops: &Ops) -> (Json, Vec<OpError>) {
+    let applied = apply(old.map(Json::to_value), ops);
+    // The operations were checked, with the depth they can lead to, so the result needs no check.
+    (Json::from_checked_value(&applied.value), applied.errors)
+}

@@ -1,0 +1,148 @@
+//! The frames that subscribers see and the input of `stream` triggers, as JSON text. Knows no sockets.
+
+use alloc::string::String;
+
+use crate::decide::Kind;
+use crate::name::GroupRef;
+use crate::stamp::Change;
+use crate::text::{Json, push_number, push_string};
+
+/// Room for the fixed parts of a frame, in bytes.
+const ENVELOPE_BYTES: usize = 192;
+
+/// The frame that tells subscribers of a change.
+///
+/// Shape: subscriber socket, section 3, with `seq` and, for a change that came from a mutation, `mutation` on the
+/// envelope (product design, section 5).
+pub fn event_frame(group: GroupRef<'_>, change: &Change) -> String {
+    let mut out = envelope(
+        change.timestamp,
+        group,
+        change.item.as_deref(),
+        change.value.as_str().len(),
+    );
+    out.push_str(r#","seq":"#);
+    push_number(&mut out, change.seq);
+    if let Some(echo) = &change.mutation {
+        out.push_str(r#","mutation":{"tag":"#);
+        push_string(&mut out, &echo.tag);
+        out.push_str(r#","seq":"#);
+        push_number(&mut out, echo.seq);
+        out.push('}');
+    }
+    push_event(&mut out, change);
+    out
+}
+
+/// The input of a `stream` trigger's handler: the published frame, never with more fields.
+///
+/// Source: stream functions, section 9.1.
+pub fn trigger_input(group: GroupRef<'_>, change: &Change) -> String {
+    let mut out = envelope(
+        change.timestamp,
+        group,
+        change.item.as_deref(),
+        change.value.as_str().len(),
+    );
+    push_event(&mut out, change);
+    out
+}
+
+/// The frame that tells a new subscriber of a group how it stands.
+pub fn group_sync_frame<'v>(
+    group: GroupRef<'_>,
+    timestamp: u64,
+    epoch: &str,
+    seq: u64,
+    values: impl Iterator<Item = &'v Json>,
+) -> String {
+    let mut out = sync_envelope(group, None, timestamp, epoch, seq);
+    out.push('[');
+    for (index, value) in values.enumerate() {
+        if 0 < index {
+            out.push(',');
+        }
+        out.push_str(value.as_str());
+    }
+    out.push_str("]}}");
+    out
+}
+
+/// The frame that tells a new subscriber of an item how it stands; `None` if there is no such item.
+pub fn item_sync_frame(
+    group: GroupRef<'_>,
+    item: &str,
+    timestamp: u64,
+    epoch: &str,
+    seq: u64,
+    value: Option<&Json>,
+) -> String {
+    let mut out = sync_envelope(group, Some(item), timestamp, epoch, seq);
+    out.push_str(value.map_or("null", Json::as_str));
+    out.push_str("}}");
+    out
+}
+
+/// The frame that tells a client that its join was refused.
+pub fn unauthorized_frame(group: GroupRef<'_>, item: Option<&str>, timestamp: u64) -> String {
+    let mut out = envelope(timestamp, group, item, 0);
+    out.push_str(r#","event":{"type":"unauthorized"}}"#);
+    out
+}
+
+/// Whether a subscription to an item, or with `None` to the whole group, gets to see a change.
+///
+/// Source: subscriber socket, section 4.1.
+pub fn wants(subscribed_item: Option<&str>, change: &Change) -> bool {
+    subscribed_item.is_none() || subscribed_item == change.item.as_deref()
+}
+
+fn envelope(timestamp: u64, group: GroupRef<'_>, item: Option<&str>, value_bytes: usize) -> String {
+    let mut out = String::with_capacity(ENVELOPE_BYTES + value_bytes);
+    out.push_str(r#"{"type":"stream","timestamp":"#);
+    push_number(&mut out, timestamp);
+    out.push_str(r#","streamName":"#);
+    push_string(&mut out, group.stream);
+    out.push_str(r#","groupId":"#);
+    push_string(&mut out, group.group);
+    out.push_str(r#","id":"#);
+    match item {
+        Some(item) => push_string(&mut out, item),
+        None => out.push_str("null"),
+    }
+    out
+}
+
+fn push_event(out: &mut String, change: &Change) {
+    out.push_str(match &change.kind {
+        Kind::Create => r#","event":{"type":"create","data":"#,
+        Kind::Update => r#","event":{"type":"update","data":"#,
+        Kind::Delete => r#","event":{"type":"delete","data":"#,
+        Kind::Event { .. } => r#","event":{"type":"event","event":{"type":"#,
+    });
+    if let Kind::Event { label } = &change.kind {
+        out.push_str(label.as_str());
+        out.push_str(r#","data":"#);
+        out.push_str(change.value.as_str());
+        out.push_str("}}}");
+    } else {
+        out.push_str(change.value.as_str());
+        out.push_str("}}");
+    }
+}
+
+fn sync_envelope(
+    group: GroupRef<'_>,
+    item: Option<&str>,
+    timestamp: u64,
+    epoch: &str,
+    seq: u64,
+) -> String {
+    let mut out = envelope(timestamp, group, item, 0);
+    out.push_str(r#","epoch":"#);
+    push_string(&mut out, epoch);
+    out.push_str(r#","seq":"#);
+    push_number(&mut out, seq);
+    out.push_str(r#","event":{"type":"sync","data":"#);
+    out
+}

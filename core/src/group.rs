@@ -1,0 +1,245 @@
+//! One group: its items in order, its sequence, its timestamps, the mutations it has taken. Knows no other group,
+//! no storage and no subscribers.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use hashbrown::HashMap;
+
+use crate::command::{Action, Command};
+use crate::decide::{Current, Decision, Draft, Kind, Reply, Ttl, decide};
+use crate::mutation::ClientRecords;
+use crate::stamp::{Change, Floor, stamp};
+use crate::text::Json;
+
+/// An item as it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Item {
+    /// Its value.
+    pub value: Json,
+    /// The group's sequence at its last change; serves as its version.
+    pub seq: u64,
+    /// The group's sequence at its creation: lists are in this order.
+    pub created_seq: u64,
+    /// The timestamp of its last change, in Unix milliseconds.
+    pub timestamp: u64,
+    /// The latest timestamp that its subscribers have seen; later than `timestamp` after a `send`.
+    heard_ms: u64,
+    ttl_ms: Option<u64>,
+    /// When it goes if it is not written again, in Unix milliseconds.
+    expires_ms: Option<u64>,
+}
+
+/// What a command did to a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Committed {
+    /// What the caller is told.
+    pub reply: Reply,
+    /// What happened, for everybody who follows the group.
+    pub change: Option<Arc<Change>>,
+}
+
+/// The state of one group. Every change goes through [`Group::commit`] or [`Group::expire`].
+#[derive(Clone, Debug)]
+pub struct Group {
+    epoch: Arc<str>,
+    seq: u64,
+    floor: Floor,
+    items: HashMap<Arc<str>, Item>,
+    /// Ids by the sequence of their creation. Apart from the map, because taking an id out of an
+    /// insertion-ordered map costs as much as the map is long.
+    order: BTreeMap<u64, Arc<str>>,
+    /// When items go, with the sequence of their creation.
+    expiries: BTreeSet<(u64, u64)>,
+    clients: ClientRecords,
+    client_records_max: usize,
+}
+
+impl Group {
+    /// An empty group. `epoch` names its history; every timestamp will be later than `floor`.
+    pub fn new(epoch: Arc<str>, floor: Floor, client_records_max: usize) -> Self {
+        Self {
+            epoch,
+            seq: 0,
+            floor,
+            items: HashMap::new(),
+            order: BTreeMap::new(),
+            expiries: BTreeSet::new(),
+            clients: ClientRecords::default(),
+            client_records_max,
+        }
+    }
+
+    /// The name of this group's history.
+    pub fn epoch(&self) -> &Arc<str> {
+        &self.epoch
+    }
+
+    /// The sequence of the last change; 0 before the first.
+    pub fn seq(&self) -> u64 {
+        self.seq
+    }
+
+    /// The timestamps that the next ones will be above.
+    pub fn floor(&self) -> Floor {
+        self.floor
+    }
+
+    /// How many items there are.
+    pub fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    /// Whether there are no items.
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// Whether nothing is lost when this group is forgotten, but for its floor.
+    pub fn is_forgettable(&self) -> bool {
+        self.items.is_empty() && self.clients.is_empty()
+    }
+
+    /// One item.
+    pub fn get(&self, id: &str) -> Option<&Item> {
+        self.items.get(id)
+    }
+
+    /// All items with their ids, in order of creation.
+    pub fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &Item)> {
+        self.order
+            .values()
+            .filter_map(|id| self.items.get_key_value(id))
+    }
+
+    /// The timestamp of a `sync` that is sent now.
+    pub fn sync_timestamp(&mut self, now_ms: u64) -> u64 {
+        self.floor.sync(now_ms)
+    }
+
+    /// Carries out a command, or refuses it; either way the reply says so.
+    pub fn commit(&mut self, command: Command, now_ms: u64) -> Committed {
+        let item = command.item.as_deref().and_then(|id| self.items.get(id));
+        let current = item.map(|item| Current {
+            value: item.value.clone(),
+            seq: item.seq,
+        });
+        let record = command
+            .mutation
+            .as_ref()
+            .and_then(|mutation| self.clients.find(&mutation.client));
+        let Decision {
+            mut reply,
+            draft,
+            client,
+        } = decide(current, command, record);
+        if let Some((client, record)) = client {
+            self.clients.store(client, record, self.client_records_max);
+        }
+        let change = draft.map(|draft| self.install(draft, now_ms));
+        reply.seq = change.as_ref().map(|change| change.seq);
+        Committed { reply, change }
+    }
+
+    /// When the next item goes, in Unix milliseconds.
+    pub fn next_expiry_ms(&self) -> Option<u64> {
+        self.expiries.first().map(|&(expires_ms, _)| expires_ms)
+    }
+
+    /// Deletes at most `deletes_max` items whose time has come.
+    pub fn expire(&mut self, now_ms: u64, deletes_max: usize) -> Vec<Arc<Change>> {
+        let mut changes = Vec::new();
+        while changes.len() < deletes_max
+            && let Some(&(expires_ms, created_seq)) = self.expiries.first()
+            && expires_ms <= now_ms
+            && let Some(id) = self.order.get(&created_seq).cloned()
+        {
+            let command = Command {
+                item: Some(id),
+                action: Action::Delete,
+                condition: None,
+                mutation: None,
+                returning: None,
+            };
+            changes.extend(self.commit(command, now_ms).change);
+        }
+        changes
+    }
+
+    fn install(&mut self, draft: Draft, now_ms: u64) -> Arc<Change> {
+        self.seq += 1;
+        let ttl = draft.ttl;
+        let item_ms = draft
+            .item
+            .as_deref()
+            .and_then(|id| self.items.get(id))
+            .map(|item| item.heard_ms);
+        let change = stamp(draft, &mut self.floor, item_ms, self.seq, now_ms);
+        if let Some(id) = &change.item {
+            match change.kind {
+                Kind::Create => self.create(id, &change, ttl, now_ms),
+                Kind::Update => self.update(id, &change, ttl, now_ms),
+                Kind::Delete => self.delete(id),
+                Kind::Event { .. } => {
+                    if let Some(item) = self.items.get_mut(id) {
+                        item.heard_ms = change.timestamp;
+                    }
+                }
+            }
+        }
+        Arc::new(change)
+    }
+
+    fn create(&mut self, id: &Arc<str>, change: &Change, ttl: Ttl, now_ms: u64) {
+        let item = Item {
+            value: change.value.clone(),
+            seq: change.seq,
+            created_seq: change.seq,
+            timestamp: change.timestamp,
+            heard_ms: change.timestamp,
+            ttl_ms: None,
+            expires_ms: None,
+        };
+        self.order.insert(change.seq, id.clone());
+        let item = self.items.entry(id.clone()).insert(item).into_mut();
+        item.schedule(&mut self.expiries, ttl, now_ms);
+    }
+
+    fn update(&mut self, id: &Arc<str>, change: &Change, ttl: Ttl, now_ms: u64) {
+        let Some(item) = self.items.get_mut(id) else {
+            return;
+        };
+        item.value = change.value.clone();
+        item.seq = change.seq;
+        item.timestamp = change.timestamp;
+        item.heard_ms = change.timestamp;
+        item.schedule(&mut self.expiries, ttl, now_ms);
+    }
+
+    fn delete(&mut self, id: &Arc<str>) {
+        let Some(item) = self.items.remove(id) else {
+            return;
+        };
+        self.order.remove(&item.created_seq);
+        if let Some(expires_ms) = item.expires_ms {
+            self.expiries.remove(&(expires_ms, item.created_seq));
+        }
+    }
+}
+
+impl Item {
+    /// Starts the time to live anew.
+    fn schedule(&mut self, expiries: &mut BTreeSet<(u64, u64)>, ttl: Ttl, now_ms: u64) {
+        if let Some(expires_ms) = self.expires_ms.take() {
+            expiries.remove(&(expires_ms, self.created_seq));
+        }
+        if let Ttl::Replace(ttl_ms) = ttl {
+            self.ttl_ms = ttl_ms;
+        }
+        self.expires_ms = self.ttl_ms.map(|ttl_ms| now_ms + ttl_ms);
+        if let Some(expires_ms) = self.expires_ms {
+            expiries.insert((expires_ms, self.created_seq));
+        }
+    }
+}

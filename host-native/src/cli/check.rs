@@ -1,0 +1,40 @@
+//! `iii-stream check`: reads a configuration and shows what it comes to.
+
+use std::path::Path;
+
+use super::Failure;
+use crate::config::{Config, StoreConfig};
+
+pub(super) fn run(path: Option<&Path>) -> Result<(), Failure> {
+    let config = match path {
+        Some(path) => Config::read(path)?,
+        None => Config::bare(),
+    };
+    for warning in &config.warnings {
+        println!("warning: {warning}");
+    }
+    println!(
+        "workers      {}:{}",
+        config.workers.host, config.workers.port
+    );
+    println!(
+        "subscribers  {}:{}",
+        config.subscribers.host, config.subscribers.port
+    );
+    println!(
+        "auth         {}",
+        config
+            .auth
+            .function_id
+            .as_deref()
+            .unwrap_or("none: everybody may read")
+    );
+    match &config.store {
+        StoreConfig::Memory => println!("store        memory only"),
+        StoreConfig::NotBuiltIn { name } => {
+            println!("store        {name} (not built in yet: a start is refused)");
+        }
+    }
+    println!("ok");
+    Ok(())
+}

@@ -1,0 +1,76 @@
+//! `iii-stream`: starts a server, says where it listens and what to try, and stops it on Ctrl-C or SIGTERM.
+
+use std::io::{IsTerminal, Write};
+use std::path::Path;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use super::Failure;
+use crate::config::{Config, StoreConfig};
+use crate::server::Server;
+
+pub(super) async fn run(path: Option<&Path>) -> Result<(), Failure> {
+    start_log();
+    let mut config = match path {
+        Some(path) => Config::read(path)?,
+        None => Config::bare(),
+    };
+    if let Some(token) = std::env::var("III_TOKEN")
+        .ok()
+        .filter(|token| !token.is_empty())
+    {
+        config.workers.token.get_or_insert(token);
+    }
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    // Listened for before anybody can know that the server runs.
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let server = Server::bind(&config).await?;
+    greet(&config, &server)?;
+    server
+        .run(async move {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            tracing::info!("stopping");
+        })
+        .await;
+    Ok(())
+}
+
+fn start_log() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .with_writer(std::io::stderr)
+        .init();
+}
+
+/// Says what runs where. The lines for `workers` and `subscribers` are read by tools.
+fn greet(config: &Config, server: &Server) -> Result<(), Failure> {
+    let store = match config.store {
+        StoreConfig::Memory => "MEMORY ONLY: everything is lost when this process ends",
+        StoreConfig::NotBuiltIn { .. } => "none",
+    };
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "iii-stream {}", env!("CARGO_PKG_VERSION"))?;
+    writeln!(out, "  workers      ws://{}", server.workers_addr()?)?;
+    writeln!(out, "  subscribers  ws://{}", server.subscribers_addr()?)?;
+    writeln!(out, "  store        {store}")?;
+    writeln!(out)?;
+    writeln!(out, "Try, in two other terminals:")?;
+    writeln!(out, "  iii-stream watch chat lobby")?;
+    writeln!(
+        out,
+        r#"  iii-stream call stream::set '{{"stream_name":"chat","group_id":"lobby","item_id":"m1","data":{{"text":"hi"}}}}'"#
+    )?;
+    writeln!(out)?;
+    out.flush()?;
+    Ok(())
+}

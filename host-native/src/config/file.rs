@@ -1,0 +1,505 @@
+//! The YAML of a configuration file: its shape, and where in it something is wrong. Knows no defaults.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::path::Path;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+use super::{ConfigError, StoreConfig};
+
+/// The entries that concern this server.
+#[derive(Debug, Default)]
+pub(super) struct Entries {
+    pub(super) stream: StreamEntry,
+    pub(super) port: PortEntry,
+    pub(super) warnings: Vec<String>,
+}
+
+/// The config of `iii-stream`. Absent keys take their defaults.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StreamEntry {
+    pub(super) port: Option<u16>,
+    pub(super) host: Option<String>,
+    pub(super) auth_function: Option<String>,
+    pub(super) auth_timeout_ms: Option<u64>,
+    pub(super) require_context: Option<bool>,
+    pub(super) allowed_origins: Option<Vec<String>>,
+    pub(super) adapter: Option<Adapter>,
+    pub(super) handler_timeout_ms: Option<u64>,
+    pub(super) handshake_timeout_ms: Option<u64>,
+    pub(super) connections_max: Option<u64>,
+    pub(super) subscriptions_max: Option<u64>,
+    pub(super) queue_bytes_max: Option<u64>,
+    pub(super) message_bytes_max: Option<u64>,
+    pub(super) ping_interval_ms: Option<u64>,
+    pub(super) idle_timeout_ms: Option<u64>,
+}
+
+/// The config of `iii-worker-manager`, which says where workers connect. Absent keys take their defaults.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PortEntry {
+    pub(super) port: Option<u16>,
+    pub(super) host: Option<String>,
+    pub(super) token: Option<String>,
+    pub(super) handshake_timeout_ms: Option<u64>,
+    pub(super) connections_max: Option<u64>,
+    pub(super) calls_in_flight_max: Option<u64>,
+    pub(super) queue_bytes_max: Option<u64>,
+    pub(super) message_bytes_max: Option<u64>,
+    pub(super) ping_interval_ms: Option<u64>,
+    pub(super) idle_timeout_ms: Option<u64>,
+}
+
+/// What both ports bound in each connection.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    pub(super) message_bytes_max: Option<u64>,
+    pub(super) ping_interval_ms: Option<u64>,
+    pub(super) idle_timeout_ms: Option<u64>,
+}
+
+impl StreamEntry {
+    pub(super) fn bounds(&self) -> Bounds {
+        Bounds {
+            message_bytes_max: self.message_bytes_max,
+            ping_interval_ms: self.ping_interval_ms,
+            idle_timeout_ms: self.idle_timeout_ms,
+        }
+    }
+
+    /// Where groups are kept, and what is ignored of what was said about it.
+    pub(super) fn store(&self, warnings: &mut Vec<String>) -> StoreConfig {
+        match &self.adapter {
+            None => StoreConfig::Memory,
+            Some(Adapter::Kv(kv)) => {
+                let ignored = [
+                    ("save_interval_ms", kv.save_interval_ms.is_some()),
+                    ("channel_size", kv.channel_size.is_some()),
+                ];
+                for (key, _) in ignored.iter().filter(|(_, is_set)| *is_set) {
+                    warnings.push(format!(
+                        "adapter kv: `{key}` has no meaning here and is ignored"
+                    ));
+                }
+                match kv.store_method {
+                    None | Some(StoreMethod::InMemory) => StoreConfig::Memory,
+                    Some(StoreMethod::FileBased) => StoreConfig::NotBuiltIn {
+                        name: "kv with store_method: file_based".to_owned(),
+                    },
+                }
+            }
+            Some(Adapter::Redis(_)) => StoreConfig::NotBuiltIn {
+                name: "redis".to_owned(),
+            },
+            Some(Adapter::Other { name }) => StoreConfig::NotBuiltIn { name: name.clone() },
+        }
+    }
+}
+
+impl PortEntry {
+    pub(super) fn bounds(&self) -> Bounds {
+        Bounds {
+            message_bytes_max: self.message_bytes_max,
+            ping_interval_ms: self.ping_interval_ms,
+            idle_timeout_ms: self.idle_timeout_ms,
+        }
+    }
+}
+
+/// Where groups are kept. Shape: `{name, config?}`.
+#[derive(Clone, Debug)]
+pub(super) enum Adapter {
+    Kv(KvConfig),
+    Redis(
+        #[expect(
+            dead_code,
+            reason = "checked here, used by the store that is not built in yet"
+        )]
+        RedisConfig,
+    ),
+    Other {
+        name: String,
+    },
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct KvConfig {
+    store_method: Option<StoreMethod>,
+    file_path: Option<String>,
+    save_interval_ms: Option<u64>,
+    channel_size: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum StoreMethod {
+    InMemory,
+    FileBased,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RedisConfig {
+    redis_url: Option<String>,
+}
+
+/// Reads the text of a file.
+///
+/// Errors: [`ConfigError::Syntax`] with the place, and for a wrong key the nearest right one.
+pub(super) fn read(text: &str, path: &Path) -> Result<Entries, ConfigError> {
+    let mut entries = Entries::default();
+    if text
+        .lines()
+        .all(|line| line.trim().is_empty() || line.trim_start().starts_with('#'))
+    {
+        return Ok(entries);
+    }
+    let file: File = serde_saphyr::from_str(text).map_err(|error| syntax_error(&error, path))?;
+    entries.warnings = file.warnings;
+    for entry in file.entries {
+        match entry {
+            Entry::Stream(stream) => entries.stream = *stream,
+            Entry::Port(port) => entries.port = *port,
+            Entry::Other { name } => {
+                entries.warnings.push(format!(
+                    "entry `{name}` is of another worker and is skipped"
+                ));
+            }
+        }
+    }
+    Ok(entries)
+}
+
+fn syntax_error(error: &serde_saphyr::Error, path: &Path) -> ConfigError {
+    let error = error.without_snippet();
+    let location = error.location();
+    let place = |read: fn(&serde_saphyr::Location) -> u64| {
+        location.as_ref().map_or(0, |location| {
+            usize::try_from(read(location)).unwrap_or(usize::MAX)
+        })
+    };
+    let message = match error {
+        serde_saphyr::Error::SerdeUnknownField {
+            field, expected, ..
+        } => unknown_key(field, expected),
+        other => plain_message(other),
+    };
+    ConfigError::Syntax {
+        path: path.into(),
+        line: place(serde_saphyr::Location::line),
+        column: place(serde_saphyr::Location::column),
+        message,
+    }
+}
+
+/// The reader's own words without the place, which stands before them already.
+fn plain_message(error: &serde_saphyr::Error) -> String {
+    match error {
+        serde_saphyr::Error::Message { msg, .. } => msg.clone(),
+        other => other.to_string(),
+    }
+}
+
+fn unknown_key(key: &str, expected: &[&str]) -> String {
+    /// Less alike than this is no help.
+    const LIKENESS_MIN: f64 = 0.6;
+    let nearest = expected
+        .iter()
+        .map(|name| (strsim::jaro_winkler(key, name), name))
+        .filter(|(likeness, _)| LIKENESS_MIN <= *likeness)
+        .max_by(|(a, _), (b, _)| a.total_cmp(b));
+    match nearest {
+        Some((_, name)) => format!("unknown key `{key}`, did you mean `{name}`?"),
+        None => format!("unknown key `{key}`, there are {}", expected.join(", ")),
+    }
+}
+
+/// A list of entries, or one under `workers:`.
+#[derive(Debug, Default)]
+struct File {
+    entries: Vec<Entry>,
+    warnings: Vec<String>,
+}
+
+/// One entry. Shape: `{name, config?}`.
+#[derive(Debug)]
+enum Entry {
+    Stream(Box<StreamEntry>),
+    Port(Box<PortEntry>),
+    Other { name: String },
+}
+
+impl<'de> Deserialize<'de> for File {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(FileVisitor)
+    }
+}
+
+struct FileVisitor;
+
+impl<'de> Visitor<'de> for FileVisitor {
+    type Value = File;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of entries, or one under `workers:`")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<File, A::Error> {
+        let mut file = File::default();
+        while let Some(entry) = seq.next_element()? {
+            file.entries.push(entry);
+        }
+        Ok(file)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<File, A::Error> {
+        let mut file = File::default();
+        while let Some(key) = map.next_key::<String>()? {
+            if key == "workers" {
+                file.entries = map.next_value()?;
+            } else {
+                map.next_value::<IgnoredAny>()?;
+                file.warnings.push(format!(
+                    "`{key}` at the top of the file is not for this server and is skipped"
+                ));
+            }
+        }
+        Ok(file)
+    }
+}
+
+/// Something whose `name` says what its `config` is. Shape: `{name, config?}`, the name first.
+trait Named<'de>: Sized {
+    const EXPECTED: &'static str;
+
+    fn without_config(name: String) -> Self;
+
+    fn with_config<A: MapAccess<'de>>(name: String, map: &mut A) -> Result<Self, A::Error>;
+}
+
+struct NamedVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Named<'de>> Visitor<'de> for NamedVisitor<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(T::EXPECTED)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<T, A::Error> {
+        let mut name = None;
+        let mut read = None;
+        while let Some(key) = map.next_key::<String>()? {
+            match key.as_str() {
+                "name" => name = Some(map.next_value::<String>()?),
+                "config" => {
+                    let name = name
+                        .take()
+                        .ok_or_else(|| A::Error::custom("`name` must stand before `config`"))?;
+                    read = Some(T::with_config(name, &mut map)?);
+                }
+                other => return Err(A::Error::unknown_field(other, &["name", "config"])),
+            }
+        }
+        match (read, name) {
+            (Some(read), _) => Ok(read),
+            (None, Some(name)) => Ok(T::without_config(name)),
+            (None, None) => Err(A::Error::missing_field("name")),
+        }
+    }
+}
+
+/// Reads a config that may be empty.
+fn config<'de, T: Deserialize<'de> + Default, A: MapAccess<'de>>(
+    map: &mut A,
+) -> Result<T, A::Error> {
+    map.next_value::<Option<T>>().map(Option::unwrap_or_default)
+}
+
+impl<'de> Named<'de> for Entry {
+    const EXPECTED: &'static str = "an entry with `name` and `config`";
+
+    fn without_config(name: String) -> Self {
+        match name.as_str() {
+            "iii-stream" => Self::Stream(Box::default()),
+            "iii-worker-manager" => Self::Port(Box::default()),
+            _ => Self::Other { name },
+        }
+    }
+
+    fn with_config<A: MapAccess<'de>>(name: String, map: &mut A) -> Result<Self, A::Error> {
+        match name.as_str() {
+            "iii-stream" => Ok(Self::Stream(config(map)?)),
+            "iii-worker-manager" => Ok(Self::Port(config(map)?)),
+            _ => {
+                map.next_value::<IgnoredAny>()?;
+                Ok(Self::Other { name })
+            }
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Entry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(NamedVisitor(PhantomData))
+    }
+}
+
+impl<'de> Named<'de> for Adapter {
+    const EXPECTED: &'static str = "an adapter with `name` and `config`";
+
+    fn without_config(name: String) -> Self {
+        match name.as_str() {
+            "kv" => Self::Kv(KvConfig::default()),
+            "redis" => Self::Redis(RedisConfig::default()),
+            _ => Self::Other { name },
+        }
+    }
+
+    fn with_config<A: MapAccess<'de>>(name: String, map: &mut A) -> Result<Self, A::Error> {
+        match name.as_str() {
+            "kv" => Ok(Self::Kv(config(map)?)),
+            "redis" => Ok(Self::Redis(config(map)?)),
+            _ => {
+                map.next_value::<IgnoredAny>()?;
+                Ok(Self::Other { name })
+            }
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Adapter {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(NamedVisitor(PhantomData))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use crate::config::{Config, ConfigError, StoreConfig};
+
+    fn read(text: &str) -> Result<Config, ConfigError> {
+        Config::from_text(text, Path::new("stream.yaml"), |_| None)
+    }
+
+    /// The samples of the product document, and the one of the specification (stream functions, section 11).
+    const SAMPLES: [(&str, Option<&str>); 5] = [
+        (
+            "- name: iii-stream\n  config:\n    port: ${STREAM_PORT:3112}\n    host: 0.0.0.0\n    adapter:\n      name: redis\n      config:\n        redis_url: ${REDIS_URL:redis://localhost:6379}\n",
+            Some("redis"),
+        ),
+        (
+            "- name: iii-stream\n  config:\n    auth_function: onAuth\n",
+            None,
+        ),
+        (
+            "- name: iii-stream\n  config:\n    port: 3112\n    host: 0.0.0.0\n    auth_function: stream::auth\n    adapter:\n      name: kv\n      config:\n        store_method: file_based\n        file_path: ./data/stream_store\n",
+            Some("kv with store_method: file_based"),
+        ),
+        (
+            "- name: iii-stream\n  config:\n    port: 3112          # number, default 3112\n    host: 0.0.0.0       # default 0.0.0.0\n    auth_function: id   # optional\n    adapter:            # optional, default kv in memory\n      name: kv          # kv | redis | bridge\n      config:\n        store_method: in_memory   # in_memory (default) | file_based\n        file_path: ./data/x       # directory, default kv_store_data.db\n        save_interval_ms: 5000    # flush period, >= 100\n        channel_size: 256         # events buffered for fan-out\n",
+            None,
+        ),
+        (
+            "- name: iii-stream\n  config:\n    adapter:\n      name: bridge\n      config:\n        bridge_url: ws://localhost:49134\n",
+            Some("bridge"),
+        ),
+    ];
+
+    #[test]
+    fn every_sample_is_read_as_a_list_and_under_workers() {
+        for (sample, not_built_in) in SAMPLES {
+            let indented: String = sample.lines().map(|line| format!("  {line}\n")).collect();
+            for text in [sample.to_owned(), format!("workers:\n{indented}")] {
+                let config = read(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+                let store = match not_built_in {
+                    Some(name) => StoreConfig::NotBuiltIn {
+                        name: name.to_owned(),
+                    },
+                    None => StoreConfig::Memory,
+                };
+                assert_eq!(
+                    (config.store, config.subscribers.port),
+                    (store, 3_112),
+                    "{text}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn says_where_and_what_was_meant() {
+        let cases = [
+            (
+                "- name: iii-stream\n  config:\n    prot: 1\n",
+                "stream.yaml:3:5: unknown key `prot`, did you mean `port`?",
+            ),
+            (
+                "- name: iii-stream\n  config:\n    adapter:\n      name: kv\n      config:\n        store: x\n",
+                "stream.yaml:6:9: unknown key `store`, did you mean `store_method`?",
+            ),
+            (
+                "- name: iii-stream\n  config:\n    ping_interval_ms: 0\n",
+                "stream.yaml: `ping_interval_ms` is 0, allowed are 1 to 86400000 milliseconds",
+            ),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(
+                read(text)
+                    .map_err(|error| error.to_string())
+                    .err()
+                    .as_deref(),
+                Some(expected)
+            );
+        }
+        for text in [
+            "- name: iii-stream\n  config:\n    port: many\n",
+            "- nam: x\n",
+            "just words",
+            "- name: [\n",
+        ] {
+            let error = read(text).expect_err("no configuration").to_string();
+            assert!(
+                error.starts_with("stream.yaml:") && error.len() < 200,
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn other_entries_are_skipped_and_told() {
+        let text = "- name: iii-queue\n  config: { anything: [1] }\n- name: iii-worker-manager\n  config: { port: 5000, host: 127.0.0.2 }\n";
+        let config = read(text).expect("a configuration");
+        assert_eq!(
+            (config.workers.port, config.workers.host.as_str()),
+            (5_000, "127.0.0.2")
+        );
+        assert!(
+            config
+                .warnings
+                .iter()
+                .any(|line| line.contains("iii-queue")),
+            "{:?}",
+            config.warnings
+        );
+    }
+
+    #[test]
+    fn an_empty_file_is_a_bare_start() {
+        for text in ["", "# nothing\n"] {
+            let config = read(text).expect("a configuration");
+            assert_eq!(
+                (config.workers.port, config.subscribers.port),
+                (49_134, 3_112)
+            );
+            assert_eq!(config.store, StoreConfig::Memory);
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! What a server is told to do: read, completed with defaults, and checked once, at start.
+
+mod expand;
+mod file;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use file::{PortEntry, StreamEntry};
+
+use crate::socket::Limits;
+use crate::subscriber::SubscriberLimits;
+use crate::worker::WorkerLimits;
+
+/// A checked configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The worker port.
+    pub workers: WorkerPortConfig,
+    /// The subscriber port.
+    pub subscribers: SubscriberPortConfig,
+    /// Who may subscribe.
+    pub auth: AuthConfig,
+    /// Where groups are kept.
+    pub store: StoreConfig,
+    /// How long trigger handlers and conditions may take.
+    pub handler_time_max: Duration,
+    /// What the operator should know, one line each.
+    pub warnings: Vec<String>,
+}
+
+/// The worker port.
+#[derive(Clone, Debug)]
+pub struct WorkerPortConfig {
+    /// Where to listen.
+    pub host: String,
+    /// Where to listen; 0 takes any free port.
+    pub port: u16,
+    /// What workers must show.
+    pub token: Option<String>,
+    /// Bounds.
+    pub limits: WorkerLimits,
+}
+
+/// The subscriber port.
+#[derive(Clone, Debug)]
+pub struct SubscriberPortConfig {
+    /// Where to listen.
+    pub host: String,
+    /// Where to listen; 0 takes any free port.
+    pub port: u16,
+    /// Bounds.
+    pub limits: SubscriberLimits,
+}
+
+/// Who may subscribe.
+#[derive(Clone, Debug)]
+pub struct AuthConfig {
+    /// The function that decides; `None` lets everybody in.
+    pub function_id: Option<String>,
+    /// How long it may take.
+    pub time_max: Duration,
+    /// Whether a `null` context is a refusal.
+    pub require_context: bool,
+    /// Origins that pages may have; empty allows any.
+    pub allowed_origins: Vec<String>,
+}
+
+/// Where groups are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreConfig {
+    /// In memory, lost when the process ends.
+    Memory,
+    /// Known, but not in this version.
+    NotBuiltIn {
+        /// Its name in the configuration.
+        name: String,
+    },
+}
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {}: {source}", .path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The text is no YAML of the documented shape.
+    #[error("{}:{line}:{column}: {message}", .path.display())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// Counted from 1.
+        line: usize,
+        /// Counted from 1.
+        column: usize,
+        /// What is wrong, and what was probably meant.
+        message: String,
+    },
+    /// A value is out of its range.
+    #[error("{}: `{key}` is {value}, allowed are {allowed}", .path.display())]
+    Value {
+        /// The file.
+        path: PathBuf,
+        /// The key with those above it.
+        key: &'static str,
+        /// What it is.
+        value: String,
+        /// What it may be.
+        allowed: &'static str,
+    },
+}
+
+impl Config {
+    /// What a start without a configuration uses.
+    pub fn bare() -> Self {
+        let defaults = Self::from_entries(&StreamEntry::default(), &PortEntry::default());
+        // Proof: the defaults are within their ranges; a test reads them.
+        #[expect(clippy::expect_used)]
+        defaults.expect("defaults are within their ranges")
+    }
+
+    /// Reads a configuration file: a list of entries, or one under `workers:`.
+    ///
+    /// Errors: [`ConfigError`].
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.into(),
+            source,
+        })?;
+        Self::from_text(&text, path, |name| std::env::var(name).ok())
+    }
+
+    /// Reads the text of a configuration file; `path` is for error messages, `variable` looks up the environment.
+    ///
+    /// Errors: [`ConfigError`].
+    pub fn from_text(
+        text: &str,
+        path: &Path,
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, ConfigError> {
+        let text = expand::expand(text, variable);
+        let entries = file::read(&text, path)?;
+        let mut config =
+            Self::from_entries(&entries.stream, &entries.port).map_err(|out_of_range| {
+                let OutOfRange {
+                    key,
+                    value,
+                    allowed,
+                } = out_of_range;
+                ConfigError::Value {
+                    path: path.into(),
+                    key,
+                    value,
+                    allowed,
+                }
+            })?;
+        config.warnings.splice(0..0, entries.warnings);
+        Ok(config)
+    }
+
+    fn from_entries(stream: &StreamEntry, port: &PortEntry) -> Result<Self, OutOfRange> {
+        const STREAM: Defaults = Defaults {
+            message_bytes_max: MIB,
+            read_buffer_bytes: 4 * KIB,
+        };
+        const WORKER: Defaults = Defaults {
+            message_bytes_max: 64 * MIB,
+            read_buffer_bytes: 64 * KIB,
+        };
+        let mut warnings = Vec::new();
+        let subscriber_limits = SubscriberLimits {
+            connection: limits(stream.bounds(), &STREAM)?,
+            handshake_time_max: handshake(stream.handshake_timeout_ms)?,
+            connections_max: count("connections_max", stream.connections_max, 100_000)?,
+            subscriptions_max: count("subscriptions_max", stream.subscriptions_max, 10_000)?,
+            queue_bytes_max: count("queue_bytes_max", stream.queue_bytes_max, MIB)?,
+        };
+        let worker_limits = WorkerLimits {
+            connection: limits(port.bounds(), &WORKER)?,
+            handshake_time_max: handshake(port.handshake_timeout_ms)?,
+            connections_max: count("connections_max", port.connections_max, 10_000)?,
+            calls_in_flight_max: count("calls_in_flight_max", port.calls_in_flight_max, 16_384)?,
+            queue_bytes_max: count("queue_bytes_max", port.queue_bytes_max, 256 * MIB)?,
+        };
+        let store = stream.store(&mut warnings);
+        let host = stream.host.clone().unwrap_or_else(|| "0.0.0.0".to_owned());
+        let is_loopback = host == "localhost"
+            || host
+                .parse()
+                .is_ok_and(|ip: std::net::IpAddr| ip.is_loopback());
+        if stream.auth_function.is_none() && !is_loopback {
+            warnings.push(format!(
+                "subscribers on {host} need no permission to read: set `auth_function`, or `host: 127.0.0.1`"
+            ));
+        }
+        Ok(Self {
+            workers: WorkerPortConfig {
+                host: port.host.clone().unwrap_or_else(|| "127.0.0.1".to_owned()),
+                port: port.port.unwrap_or(49_134),
+                token: port.token.clone().filter(|token| !token.is_empty()),
+                limits: worker_limits,
+            },
+            subscribers: SubscriberPortConfig {
+                host,
+                port: stream.port.unwrap_or(3_112),
+                limits: subscriber_limits,
+            },
+            auth: AuthConfig {
+                function_id: stream.auth_function.clone(),
+                time_max: time("auth_timeout_ms", stream.auth_timeout_ms, 5_000)?,
+                require_context: stream.require_context.unwrap_or(false),
+                allowed_origins: stream.allowed_origins.clone().unwrap_or_default(),
+            },
+            store,
+            handler_time_max: time("handler_timeout_ms", stream.handler_timeout_ms, 30_000)?,
+            warnings,
+        })
+    }
+}
+
+const KIB: usize = 1_024;
+const MIB: usize = 1_024 * KIB;
+
+struct Defaults {
+    message_bytes_max: usize,
+    read_buffer_bytes: usize,
+}
+
+struct OutOfRange {
+    key: &'static str,
+    value: String,
+    allowed: &'static str,
+}
+
+impl std::fmt::Debug for OutOfRange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "{} = {}, allowed are {}",
+            self.key, self.value, self.allowed
+        )
+    }
+}
+
+fn limits(bounds: file::Bounds, defaults: &Defaults) -> Result<Limits, OutOfRange> {
+    Ok(Limits {
+        message_bytes_max: count(
+            "message_bytes_max",
+            bounds.message_bytes_max,
+            defaults.message_bytes_max,
+        )?,
+        read_buffer_bytes: defaults.read_buffer_bytes,
+        ping_interval: time("ping_interval_ms", bounds.ping_interval_ms, 25_000)?,
+        idle_time_max: time("idle_timeout_ms", bounds.idle_timeout_ms, 60_000)?,
+    })
+}
+
+fn handshake(value: Option<u64>) -> Result<Duration, OutOfRange> {
+    time("handshake_timeout_ms", value, 10_000)
+}
+
+fn time(key: &'static str, value: Option<u64>, default_ms: u64) -> Result<Duration, OutOfRange> {
+    const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
+    let value = value.unwrap_or(default_ms);
+    if (1..=DAY_MS).contains(&value) {
+        return Ok(Duration::from_millis(value));
+    }
+    Err(OutOfRange {
+        key,
+        value: value.to_string(),
+        allowed: "1 to 86400000 milliseconds",
+    })
+}
+
+fn count(key: &'static str, value: Option<u64>, default: usize) -> Result<usize, OutOfRange> {
+    const COUNT_MAX: u64 = 1 << 40;
+    match value {
+        None => Ok(default),
+        // A terabyte fits a 64-bit machine's `usize`, and smaller machines refuse it here.
+        Some(value) if (1..=COUNT_MAX).contains(&value) && usize::try_from(value).is_ok() => {
+            Ok(value as usize)
+        }
+        Some(value) => Err(OutOfRange {
+            key,
+            value: value.to_string(),
+            allowed: "1 to 1099511627776",
+        }),
+    }
+}

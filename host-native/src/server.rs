@@ -1,0 +1,397 @@
+//! The composition: the one place that knows every concrete part, puts them together, and listens.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::AUTHORIZATION;
+use hyper::{Request, Response, StatusCode};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+use crate::auth::{Auth, AuthRequest};
+use crate::config::{Config, StoreConfig, WorkerPortConfig};
+use crate::engine::{
+    Call, Function, Output, Registry, ReplyTo, StreamTriggers, TriggerType, Triggers,
+};
+use crate::feed::Feed;
+use crate::hub::Hub;
+use crate::socket::{self, Refused};
+use crate::store::{MemoryStore, Store};
+use crate::stream;
+use crate::subscriber::{self, Admission, Subscribers};
+use crate::worker::{self, Workers};
+
+/// How long a stop waits for close handshakes.
+const STOP_TIME_MAX: Duration = Duration::from_secs(6);
+
+/// How long accepting pauses when the system has no more sockets to give.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Why a server cannot start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// A port cannot be listened on.
+    #[error("cannot listen on {host}:{port} for {purpose}: {source}")]
+    Listen {
+        /// What the port is for.
+        purpose: &'static str,
+        /// The host of the configuration.
+        host: String,
+        /// The port of the configuration.
+        port: u16,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A store that this version does not have.
+    #[error("the adapter `{name}` is not built in yet: use `kv` with `store_method: in_memory`")]
+    StoreNotBuiltIn {
+        /// Its name in the configuration.
+        name: String,
+    },
+}
+
+/// A server that listens on its ports and is ready to run.
+pub struct Server {
+    workers_listener: TcpListener,
+    subscribers_listener: TcpListener,
+    parts: Parts,
+}
+
+struct Parts {
+    workers: Arc<Workers>,
+    subscribers: Arc<Subscribers>,
+    auth: Arc<Auth>,
+    hub: Arc<Hub>,
+    store: Arc<MemoryStore>,
+    worker_token: Option<Arc<str>>,
+}
+
+impl Server {
+    /// Puts the parts together and binds the ports; port 0 takes any free one.
+    ///
+    /// Errors: [`StartError`].
+    pub async fn bind(config: &Config) -> Result<Self, StartError> {
+        match &config.store {
+            StoreConfig::Memory => {}
+            StoreConfig::NotBuiltIn { name } => {
+                return Err(StartError::StoreNotBuiltIn { name: name.clone() });
+            }
+        }
+        let workers_listener = listen("workers", &config.workers.host, config.workers.port).await?;
+        let subscribers_listener = listen(
+            "subscribers",
+            &config.subscribers.host,
+            config.subscribers.port,
+        )
+        .await?;
+        Ok(Self {
+            workers_listener,
+            subscribers_listener,
+            parts: Parts::new(config),
+        })
+    }
+
+    /// Where workers connect.
+    ///
+    /// Errors: what the system says of the socket.
+    pub fn workers_addr(&self) -> std::io::Result<SocketAddr> {
+        self.workers_listener.local_addr()
+    }
+
+    /// Where subscribers connect.
+    ///
+    /// Errors: what the system says of the socket.
+    pub fn subscribers_addr(&self) -> std::io::Result<SocketAddr> {
+        self.subscribers_listener.local_addr()
+    }
+
+    /// Serves until `stop` is ready, then closes all connections.
+    pub async fn run(self, stop: impl Future<Output = ()>) {
+        let Self {
+            workers_listener,
+            subscribers_listener,
+            parts,
+        } = self;
+        let hub = parts.hub.clone();
+        let store = parts.store.clone();
+        let mut tasks = JoinSet::new();
+        let expiring = store.clone();
+        tasks.spawn(async move { expiring.run_expiry().await });
+        tasks.spawn(async move {
+            store
+                .run_forgetting(|group| crate::feed::Follower::follows(&*hub, group))
+                .await;
+        });
+        tasks.spawn(accept_workers(
+            workers_listener,
+            parts.workers.clone(),
+            parts.worker_token.clone(),
+        ));
+        tasks.spawn(accept_subscribers(
+            subscribers_listener,
+            parts.subscribers.clone(),
+            parts.auth.clone(),
+        ));
+        stop.await;
+        tasks.shutdown().await;
+        parts.subscribers.close_all();
+        parts.workers.close_all();
+        let ended = async {
+            while !parts.subscribers.is_empty() || !parts.workers.is_empty() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        if tokio::time::timeout(STOP_TIME_MAX, ended).await.is_err() {
+            tracing::warn!("some connections did not complete their close handshake");
+        }
+    }
+}
+
+impl Parts {
+    fn new(config: &Config) -> Self {
+        let runtime = tokio::runtime::Handle::current();
+        let registry = Arc::new(Registry::new(Uuid::new_v4().to_string().into()));
+        let feed = Feed::new(runtime.clone());
+        let store = Arc::new(MemoryStore::new(&new_epoch(), feed.clone()));
+        let shared_store: Arc<dyn Store> = store.clone();
+        let hub = Arc::new(Hub::default());
+        let stream_triggers = Arc::new(StreamTriggers::new(
+            registry.clone(),
+            runtime,
+            config.handler_time_max,
+        ));
+        feed.start(vec![hub.clone(), stream_triggers.clone()]);
+        let types: [(&'static str, Arc<dyn TriggerType>); 1] = [("stream", stream_triggers)];
+        let triggers = Arc::new(Triggers::new(types));
+        stream::register(&registry, &shared_store);
+        registry.register_builtin("engine::workers::register", Arc::new(RegisterWorker));
+        let workers = Arc::new(Workers::new(
+            registry.clone(),
+            triggers,
+            config.workers.limits,
+        ));
+        let subscribers = Arc::new(Subscribers::new(
+            hub.clone(),
+            shared_store,
+            config.subscribers.limits,
+        ));
+        let auth = Arc::new(Auth::new(
+            registry,
+            config.auth.function_id.clone(),
+            config.auth.time_max,
+            config.auth.require_context,
+            config.auth.allowed_origins.clone(),
+        ));
+        Self {
+            workers,
+            subscribers,
+            auth,
+            hub,
+            store,
+            worker_token: worker_token(&config.workers),
+        }
+    }
+}
+
+fn worker_token(config: &WorkerPortConfig) -> Option<Arc<str>> {
+    config.token.as_deref().map(Into::into)
+}
+
+/// A name for the history of this process's groups that no other process has: `[a-z0-9]+`.
+fn new_epoch() -> String {
+    let random = Uuid::new_v4().simple().to_string();
+    random[..12].to_owned()
+}
+
+/// Takes what a worker says of itself. The call has no effect yet beyond its answer.
+struct RegisterWorker;
+
+impl Function for RegisterWorker {
+    fn invoke(&self, call: &Call<'_>, reply: ReplyTo) {
+        tracing::debug!(worker = call.caller, "worker described itself");
+        reply.send(Ok(Output::Json(r#"{"success":true}"#.to_owned())));
+    }
+}
+
+async fn listen(purpose: &'static str, host: &str, port: u16) -> Result<TcpListener, StartError> {
+    TcpListener::bind((host, port))
+        .await
+        .map_err(|source| StartError::Listen {
+            purpose,
+            host: host.to_owned(),
+            port,
+            source,
+        })
+}
+
+/// Accepts connections and gives each a task, as long as there is room for one.
+async fn accept<F, R>(listener: TcpListener, connections_max: usize, serve: F)
+where
+    F: Fn(TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit) -> R,
+    R: Future<Output = ()> + Send + 'static,
+{
+    let room = Arc::new(Semaphore::new(connections_max));
+    loop {
+        match listener.accept().await {
+            Ok((stream, addr)) => match room.clone().try_acquire_owned() {
+                Ok(permit) => drop(tokio::spawn(serve(stream, addr, permit))),
+                Err(_) => {
+                    tracing::warn!(%addr, connections_max, "connection refused: there are too many");
+                }
+            },
+            Err(error) => {
+                tracing::error!(%error, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn accept_workers(listener: TcpListener, workers: Arc<Workers>, token: Option<Arc<str>>) {
+    let limits = workers.limits;
+    accept(listener, limits.connections_max, |stream, _, permit| {
+        let workers = workers.clone();
+        let token = token.clone();
+        async move {
+            let permit = Arc::new(permit);
+            socket::serve_http(stream, limits.handshake_time_max, |request| {
+                let answer = answer_worker(request, &workers, token.as_deref(), &permit);
+                async { answer }
+            })
+            .await;
+        }
+    })
+    .await;
+}
+
+type HttpResponse = Response<Full<Bytes>>;
+
+/// What a connection holds for as long as it lives.
+type Permit = Arc<tokio::sync::OwnedSemaphorePermit>;
+
+fn answer_worker(
+    mut request: Request<Incoming>,
+    workers: &Arc<Workers>,
+    token: Option<&str>,
+    permit: &Permit,
+) -> HttpResponse {
+    let is_telemetry = match request.uri().path() {
+        "/" => false,
+        "/otel" => true,
+        _ => return socket::refuse(&not_found("workers connect to /, telemetry to /otel")),
+    };
+    if let Some(token) = token
+        && !has_bearer(&request, token)
+    {
+        return socket::refuse(&Refused {
+            status: StatusCode::UNAUTHORIZED,
+            message: "this server asks workers for a token: Authorization: Bearer …",
+            retry_after_s: None,
+        });
+    }
+    match socket::upgrade(&mut request, workers.limits.connection) {
+        Ok((response, websocket)) => {
+            let workers = workers.clone();
+            let permit = permit.clone();
+            tokio::spawn(async move {
+                if is_telemetry {
+                    worker::discard_telemetry(websocket, &workers).await;
+                } else {
+                    worker::serve(websocket, workers).await;
+                }
+                drop(permit);
+            });
+            response
+        }
+        Err(refused) => socket::refuse(&refused),
+    }
+}
+
+fn has_bearer(request: &Request<Incoming>, token: &str) -> bool {
+    let given = request
+        .headers()
+        .get(AUTHORIZATION)
+        .and_then(|value| value.to_str().ok());
+    let given = given.and_then(|value| value.split_once(' '));
+    given.is_some_and(|(scheme, given)| {
+        // Compared without an early end, so that time tells nothing of the token.
+        let differs = given
+            .bytes()
+            .zip(token.bytes())
+            .fold(0, |sum, (a, b)| sum | (a ^ b));
+        scheme.eq_ignore_ascii_case("bearer") && given.len() == token.len() && differs == 0
+    })
+}
+
+async fn accept_subscribers(listener: TcpListener, subscribers: Arc<Subscribers>, auth: Arc<Auth>) {
+    let limits = subscribers.limits;
+    accept(listener, limits.connections_max, |stream, addr, permit| {
+        let subscribers = subscribers.clone();
+        let auth = auth.clone();
+        async move {
+            let permit = Arc::new(permit);
+            socket::serve_http(stream, limits.handshake_time_max, |request| {
+                answer_subscriber(
+                    request,
+                    addr,
+                    subscribers.clone(),
+                    auth.clone(),
+                    permit.clone(),
+                )
+            })
+            .await;
+        }
+    })
+    .await;
+}
+
+async fn answer_subscriber(
+    mut request: Request<Incoming>,
+    addr: SocketAddr,
+    subscribers: Arc<Subscribers>,
+    auth: Arc<Auth>,
+    permit: Permit,
+) -> HttpResponse {
+    let Some(path) = Subscribers::read_path(request.uri().path()) else {
+        let message = "subscribers connect to / or to /stream/{stream}/{group}[/{item}]";
+        return socket::refuse(&not_found(message));
+    };
+    // Asked before the auth function is: what cannot be upgraded need not be admitted.
+    let (response, websocket) = match socket::upgrade(&mut request, subscribers.limits.connection) {
+        Ok(upgraded) => upgraded,
+        Err(refused) => return socket::refuse(&refused),
+    };
+    let asked = AuthRequest {
+        headers: request.headers(),
+        uri: request.uri(),
+        addr: addr.ip(),
+    };
+    match auth.admit(asked).await {
+        Ok(grant) => {
+            let admission = Admission {
+                path,
+                expires_at: grant.expires_at,
+            };
+            tokio::spawn(async move {
+                subscriber::serve(websocket, subscribers, admission).await;
+                drop(permit);
+            });
+            response
+        }
+        Err(refused) => socket::refuse(&refused),
+    }
+}
+
+fn not_found(message: &'static str) -> Refused {
+    Refused {
+        status: StatusCode::NOT_FOUND,
+        message,
+        retry_after_s: None,
+    }
+}

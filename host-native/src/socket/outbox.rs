@@ -1,0 +1,178 @@
+//! What waits to be sent on one connection. Anybody may put frames in; the connection's own task takes them out.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+
+use futures_util::task::AtomicWaker;
+use parking_lot::Mutex;
+use tokio_tungstenite::tungstenite::Utf8Bytes;
+
+/// A frame's text, encoded once and shared by all who get it.
+pub type Frame = Utf8Bytes;
+
+/// Why the server closes a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CloseCode {
+    /// The server stops; connect again.
+    GoingAway,
+    /// The peer broke the WebSocket protocol; a fault of the client.
+    Protocol,
+    /// A text message was no UTF-8; a fault of the client.
+    InvalidText,
+    /// A message was too large; do not send it again.
+    TooLarge,
+    /// The connection's permission has expired; connect again with a new one.
+    AuthExpired,
+    /// The peer reads too slowly; connect again, and get a fresh `sync`.
+    SlowConsumer,
+    /// Another connection of the same worker has taken over; do not connect again.
+    Replaced,
+}
+
+impl CloseCode {
+    /// The code and the reason on the wire.
+    pub fn on_wire(self) -> (u16, &'static str) {
+        match self {
+            Self::GoingAway => (1001, "server stops"),
+            Self::Protocol => (1002, "protocol error"),
+            Self::InvalidText => (1007, "text is not UTF-8"),
+            Self::TooLarge => (1009, "message too large"),
+            Self::AuthExpired => (4001, "auth expired"),
+            Self::SlowConsumer => (4008, "slow consumer"),
+            Self::Replaced => (1000, "replaced by a newer connection"),
+        }
+    }
+}
+
+/// Frames on their way to one peer, bounded in bytes.
+///
+/// A single frame is always admitted to an empty outbox. When frames do not fit any more the peer reads too slowly:
+/// everything waiting is dropped and the connection closes with [`CloseCode::SlowConsumer`], so that the peer knows
+/// that it missed something.
+pub struct Outbox {
+    queue: Mutex<Queue>,
+    bytes_max: usize,
+    /// Whether the connection's task waits to be woken. Frames that its own work puts in need no waking.
+    is_parked: AtomicBool,
+    waker: AtomicWaker,
+}
+
+#[derive(Default)]
+struct Queue {
+    frames: VecDeque<Frame>,
+    bytes: usize,
+    close: Option<CloseCode>,
+}
+
+impl Outbox {
+    /// An empty outbox that takes `bytes_max` bytes.
+    pub fn new(bytes_max: usize) -> Self {
+        Self {
+            queue: Mutex::default(),
+            bytes_max,
+            is_parked: AtomicBool::new(false),
+            waker: AtomicWaker::new(),
+        }
+    }
+
+    /// Puts a frame in. Frames for a connection that closes are dropped.
+    pub fn push(&self, frame: Frame) {
+        self.push_all([frame]);
+    }
+
+    /// Puts frames in, in order.
+    pub fn push_all(&self, frames: impl IntoIterator<Item = Frame>) {
+        let mut queue = self.queue.lock();
+        for frame in frames {
+            if queue.close.is_some() {
+                return;
+            }
+            if !queue.frames.is_empty() && self.bytes_max < queue.bytes + frame.len() {
+                queue.close = Some(CloseCode::SlowConsumer);
+                queue.frames.clear();
+                queue.bytes = 0;
+                break;
+            }
+            queue.bytes += frame.len();
+            queue.frames.push_back(frame);
+        }
+        drop(queue);
+        self.wake();
+    }
+
+    /// Closes the connection once everything waiting is sent. The first reason stays.
+    pub fn close(&self, code: CloseCode) {
+        self.queue.lock().close.get_or_insert(code);
+        self.wake();
+    }
+
+    /// Whether the connection closes.
+    pub fn is_closing(&self) -> bool {
+        self.queue.lock().close.is_some()
+    }
+
+    /// How many bytes wait.
+    pub fn bytes(&self) -> usize {
+        self.queue.lock().bytes
+    }
+
+    fn wake(&self) {
+        if self.is_parked.swap(false, Ordering::AcqRel) {
+            self.waker.wake();
+        }
+    }
+
+    /// Moves everything that waits to `frames`, which must be empty, and tells whether to close after it.
+    pub(super) fn take(&self, frames: &mut VecDeque<Frame>) -> Option<CloseCode> {
+        let mut queue = self.queue.lock();
+        std::mem::swap(&mut queue.frames, frames);
+        queue.bytes = 0;
+        queue.close
+    }
+
+    /// Says that the connection's task is about to wait; ready when something came in meanwhile.
+    pub(super) fn poll_parked(&self, cx: &Context<'_>, has_closed: bool) -> Poll<()> {
+        self.waker.register(cx.waker());
+        self.is_parked.store(true, Ordering::Release);
+        let queue = self.queue.lock();
+        if queue.frames.is_empty() && (has_closed || queue.close.is_none()) {
+            return Poll::Pending;
+        }
+        Poll::Ready(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(bytes: usize) -> Frame {
+        "x".repeat(bytes).into()
+    }
+
+    #[test]
+    fn one_frame_is_always_admitted_and_too_many_close() {
+        let outbox = Outbox::new(10);
+        outbox.push(frame(100));
+        assert!(!outbox.is_closing());
+        outbox.push(frame(1));
+        assert!(outbox.is_closing());
+        let mut taken = VecDeque::new();
+        assert_eq!(outbox.take(&mut taken), Some(CloseCode::SlowConsumer));
+        assert!(taken.is_empty());
+    }
+
+    #[test]
+    fn taking_makes_room() {
+        let outbox = Outbox::new(10);
+        let mut taken = VecDeque::new();
+        for _ in 0..5 {
+            outbox.push_all([frame(5), frame(5)]);
+            assert_eq!(outbox.bytes(), 10);
+            assert_eq!(outbox.take(&mut taken), None);
+            assert_eq!(taken.len(), 2);
+            taken.clear();
+        }
+    }
+}

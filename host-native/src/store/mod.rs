@@ -1,0 +1,68 @@
+//! Where groups are kept: one trait at the level of commands, so that each store can be atomic in its own way.
+//! Knows no sockets and no functions.
+
+mod memory;
+
+use std::sync::Arc;
+
+use iii_stream_core::{Change, Command, Committed, GroupKey, GroupRef, Item};
+
+pub use memory::MemoryStore;
+
+/// Takes what became of a request, now or later, on any thread. It must not block.
+pub type Done<T> = Box<dyn FnOnce(Result<T, StoreError>) + Send>;
+
+/// Why a store could not do what was asked. The message is for operators and callers alike.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct StoreError {
+    /// What happened.
+    pub message: String,
+}
+
+/// How a group, or one of its items, stands at one moment.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// Names the group's history.
+    pub epoch: Arc<str>,
+    /// The last change that the items hold.
+    pub seq: u64,
+    /// The timestamp of a `sync` that tells of it: later than every change before, earlier than every one after.
+    pub timestamp: u64,
+    /// The items with their ids, in order of creation.
+    pub items: Vec<(Arc<str>, Item)>,
+}
+
+/// A stream's name with the ids of its groups.
+pub type StreamGroups = (Arc<str>, Vec<Arc<str>>);
+
+/// Takes the changes of each group in the order of their sequence, while the group is held. It must not block,
+/// and must not call the store.
+pub trait ChangeSink: Send + Sync {
+    /// Takes the next change of `group`.
+    fn publish(&self, group: &GroupKey, change: Arc<Change>);
+}
+
+/// A place where groups are kept.
+///
+/// Duties: commands on one group take effect one after another; each change is handed to the [`ChangeSink`] exactly
+/// once, in order, and not before it is as durable as the store promises; `done` is called after that.
+pub trait Store: Send + Sync {
+    /// Carries out a command, or refuses it: see [`iii_stream_core::Group::commit`].
+    fn commit(&self, group: GroupRef<'_>, command: Command, now_ms: u64, done: Done<Committed>);
+
+    /// Reads one item.
+    fn get(&self, group: GroupRef<'_>, item: &str, done: Done<Option<Item>>);
+
+    /// Reads all items of a group, in order of creation.
+    fn list(&self, group: GroupRef<'_>, done: Done<Vec<(Arc<str>, Item)>>);
+
+    /// Reads a group, or one item of it, for a new subscriber.
+    fn snapshot(&self, group: GroupRef<'_>, item: Option<&str>, now_ms: u64, done: Done<Snapshot>);
+
+    /// Reads the ids of a stream's groups that have items, sorted.
+    fn list_groups(&self, stream: &str, done: Done<Vec<Arc<str>>>);
+
+    /// Reads the names of all streams that have items, sorted, with their groups.
+    fn list_all(&self, done: Done<Vec<StreamGroups>>);
+}

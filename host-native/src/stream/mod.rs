@@ -1,0 +1,5 @@
+//! The stream service: one call from its input to its reply. Knows no sockets; the store and the feed do the rest.
+
+mod functions;
+
+pub use functions::{Verb, register};

@@ -1,0 +1,295 @@
+//! One worker connection: reads its frames, in order, and does what they say.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use hyper_tungstenite::HyperWebsocket;
+
+use super::protocol::{
+    self, Action, InvocationResult, Invoke, RegisterFunction, RegisterTrigger, Trace, Undecodable,
+    WorkerFrame,
+};
+use super::remote::RemoteFunction;
+use super::workers::{Worker, Workers};
+use crate::engine::{Answer, Binding, Call, CallResult, Details, Failure, Output, ReplyTo};
+use crate::socket::{Connection, Incoming, Outbox};
+
+/// How often calls are forgotten whose callers no longer wait.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
+
+/// First bytes of telemetry, which old clients send here instead of to `/otel`. Source: worker protocol, section 2.
+const TELEMETRY_PREFIXES: [&[u8]; 3] = [b"OTLP", b"MTRC", b"LOGS"];
+
+/// Serves one connection until it ends.
+pub async fn serve(socket: HyperWebsocket, workers: Arc<Workers>) {
+    let socket = match socket.await {
+        Ok(socket) => socket,
+        Err(error) => {
+            tracing::debug!(%error, "worker went away during its upgrade");
+            return;
+        }
+    };
+    let mut connection = Connection::new(socket, workers.limits.connection);
+    let worker = workers.connect();
+    tracing::info!(worker = %worker.id, "worker connected");
+    let session = Session {
+        workers: &workers,
+        worker: &worker,
+    };
+    let registered = protocol::worker_registered(&worker.id, &worker.reattach_token);
+    worker.outbox.push(registered.into());
+    let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
+    let end = loop {
+        tokio::select! {
+            biased;
+            incoming = connection.next(&worker.outbox) => match incoming {
+                Ok(incoming) => session.receive(&incoming),
+                Err(end) => break end,
+            },
+            _ = sweep.tick() => worker.forget_abandoned(),
+        }
+    };
+    workers.disconnect(&worker);
+    tracing::info!(worker = %worker.id, ?end, "worker disconnected");
+}
+
+struct Session<'a> {
+    workers: &'a Arc<Workers>,
+    worker: &'a Arc<Worker>,
+}
+
+impl Session<'_> {
+    fn receive(&self, incoming: &Incoming) {
+        let text = match incoming {
+            Incoming::Text(text) => text.as_str(),
+            Incoming::Binary(bytes) => {
+                if TELEMETRY_PREFIXES
+                    .iter()
+                    .any(|prefix| bytes.starts_with(prefix))
+                {
+                    return;
+                }
+                match str::from_utf8(bytes) {
+                    Ok(text) => text,
+                    Err(error) => {
+                        tracing::warn!(worker = %self.worker.id, %error, "binary frame is no JSON");
+                        return;
+                    }
+                }
+            }
+        };
+        if text.trim_ascii().is_empty() {
+            return;
+        }
+        match protocol::decode(text) {
+            Ok(frame) => self.handle(frame),
+            Err(undecodable) => self.answer_undecodable(undecodable),
+        }
+    }
+
+    fn handle(&self, frame: WorkerFrame<'_>) {
+        let worker = &self.worker;
+        match frame {
+            WorkerFrame::Invoke(invoke) => self.invoke(&invoke),
+            WorkerFrame::Result(result) => self.finish(&result),
+            WorkerFrame::RegisterFunction(register) => self.register_function(&register),
+            WorkerFrame::UnregisterFunction { id } => {
+                self.workers.registry().unregister(&id, &worker.id);
+            }
+            WorkerFrame::RegisterTrigger(register) => self.register_trigger(&register),
+            WorkerFrame::UnregisterTrigger { id } => {
+                self.workers.triggers().unbind(&id, &worker.id);
+            }
+            WorkerFrame::Reattach {
+                previous_worker_id,
+                token,
+            } => {
+                self.workers
+                    .reattach(worker, &previous_worker_id, token.as_deref());
+            }
+            WorkerFrame::Ping => worker.outbox.push(protocol::PONG.into()),
+            WorkerFrame::Ignored => {}
+        }
+    }
+
+    /// Calls to the server's own functions take effect here and now, so those of one connection keep their order.
+    fn invoke(&self, invoke: &Invoke<'_>) {
+        let reply = match self.reply_to(invoke) {
+            Ok(reply) => reply,
+            Err((reply, limit)) => {
+                let message = format!(
+                    "this connection has {limit} calls that are not answered, which is the limit"
+                );
+                reply.fail("too_many_calls", message);
+                return;
+            }
+        };
+        let namespace = invoke.namespace.as_deref().unwrap_or("default");
+        if namespace.trim().is_empty() {
+            reply.fail("INVALID_NAMESPACE", "`namespace` is blank");
+            return;
+        }
+        if let Action::Enqueue { queue } = &invoke.action {
+            let message = format!(
+                "no queue provider is installed, so nothing can be put into queue '{queue}'"
+            );
+            reply.fail("enqueue_error", message);
+            return;
+        }
+        let call = Call {
+            function_id: &invoke.function_id,
+            data: invoke.data,
+            metadata: invoke.metadata,
+            traceparent: invoke.traceparent.as_deref(),
+            baggage: invoke.baggage.as_deref(),
+            caller: Some(&self.worker.id),
+        };
+        self.workers.registry().invoke(&call, namespace, reply);
+    }
+
+    /// Where the answer of a call goes. Errors: where to say that there are too many, and how many are allowed.
+    fn reply_to(&self, invoke: &Invoke<'_>) -> Result<ReplyTo, (ReplyTo, usize)> {
+        let Some(invocation_id) = invoke
+            .invocation_id
+            .filter(|_| invoke.action != Action::Void)
+        else {
+            return Ok(ReplyTo::nobody());
+        };
+        let in_flight = self.worker.calls_in_flight.clone();
+        let limit = self.workers.limits.calls_in_flight_max;
+        let open = in_flight.fetch_add(1, Ordering::AcqRel);
+        let reply = ReplyTo::new(WorkerAnswer {
+            outbox: self.worker.outbox.clone(),
+            in_flight,
+            invocation_id: invocation_id.into(),
+            function_id: invoke.function_id.as_ref().into(),
+            trace: Trace {
+                traceparent: invoke.traceparent.as_deref().map(str::to_owned),
+                baggage: invoke.baggage.as_deref().map(str::to_owned),
+            },
+        });
+        if open < limit {
+            Ok(reply)
+        } else {
+            Err((reply, limit))
+        }
+    }
+
+    fn finish(&self, result: &InvocationResult<'_>) {
+        // Results of calls that this worker was not asked to execute are dropped.
+        let Some(reply) = self.worker.finish(&result.invocation_id) else {
+            return;
+        };
+        reply.send(match (result.error, result.result) {
+            (Some(error), _) => Err(Failure::from_worker(error.to_owned())),
+            (None, Some(json)) => Ok(Output::Json(json.to_owned())),
+            (None, None) => Ok(Output::Nothing),
+        });
+    }
+
+    fn register_function(&self, register: &RegisterFunction<'_>) {
+        let worker = self.worker;
+        if register.is_http {
+            tracing::warn!(worker = %worker.id, function = %register.id, "functions that are called over HTTP are not supported, registration ignored");
+            return;
+        }
+        let owned = |json: Option<&str>| json.map(str::to_owned);
+        let details = Details {
+            description: register.description.as_deref().map(str::to_owned),
+            metadata: owned(register.metadata),
+            request_format: owned(register.request_format),
+            response_format: owned(register.response_format),
+        };
+        let function = Arc::new(RemoteFunction {
+            worker: worker.clone(),
+        });
+        let registry = self.workers.registry();
+        if let Err(conflict) = registry.register(&register.id, &worker.id, function, details) {
+            tracing::warn!(worker = %worker.id, function = %register.id, %conflict, "registration refused");
+            let frame = protocol::registration_rejected(&register.id, &conflict.owner);
+            worker.outbox.push(frame.into());
+        }
+    }
+
+    fn register_trigger(&self, register: &RegisterTrigger<'_>) {
+        let refuse = |code, message: &str| {
+            let RegisterTrigger {
+                id,
+                trigger_type,
+                function_id,
+                ..
+            } = register;
+            tracing::warn!(worker = %self.worker.id, trigger = %id, message, "trigger refused");
+            let frame = protocol::trigger_refused(id, trigger_type, function_id, code, message);
+            self.worker.outbox.push(frame.into());
+        };
+        if register.has_blank_namespace {
+            refuse("INVALID_NAMESPACE", "the namespace is blank");
+            return;
+        }
+        let binding = Binding {
+            id: register.id.as_ref().into(),
+            trigger_type: register.trigger_type.as_ref().into(),
+            function_id: register.function_id.as_ref().into(),
+            config: register.config.to_owned(),
+            metadata: register.metadata.map(str::to_owned),
+            owner: self.worker.id.clone(),
+        };
+        if let Err(error) = self.workers.triggers().bind(binding) {
+            refuse("trigger_registration_failed", &error.message);
+        }
+    }
+
+    fn answer_undecodable(&self, undecodable: Undecodable<'_>) {
+        let Undecodable { message, call } = undecodable;
+        tracing::warn!(worker = %self.worker.id, message, "frame cannot be understood");
+        let Some((invocation_id, function_id)) = call else {
+            return;
+        };
+        let failure = Failure::new("deserialization_error", &describe(&function_id, &message));
+        let frame = protocol::invocation_result(
+            &invocation_id,
+            &function_id,
+            &Trace::default(),
+            &Err(failure),
+        );
+        self.worker.outbox.push(frame.into());
+    }
+}
+
+fn describe(function_id: &str, message: &str) -> Cow<'static, str> {
+    if function_id.is_empty() {
+        message.to_owned().into()
+    } else {
+        format!("{function_id}: {message}").into()
+    }
+}
+
+/// The way back to the worker that made a call.
+struct WorkerAnswer {
+    outbox: Arc<Outbox>,
+    in_flight: Arc<AtomicUsize>,
+    /// As it came, with its quotes.
+    invocation_id: Box<str>,
+    function_id: Box<str>,
+    trace: Trace,
+}
+
+impl Answer for WorkerAnswer {
+    fn answer(self: Box<Self>, result: CallResult) {
+        self.in_flight.fetch_sub(1, Ordering::AcqRel);
+        let frame = protocol::invocation_result(
+            &self.invocation_id,
+            &self.function_id,
+            &self.trace,
+            &result,
+        );
+        self.outbox.push(frame.into());
+    }
+
+    fn is_wanted(&self) -> bool {
+        !self.outbox.is_closing()
+    }
+}
