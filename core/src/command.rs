@@ -410,7 +410,8 @@ impl<'a, const N: usize> Input<'a, N> {
             return Ok(None);
         };
         let function = self.function;
-        let (client, seq) = self.of(read_mutation(raw))?;
+        let wrong = || self.fields.wrong_type(index, "an object with `client` and `seq`");
+        let (client, seq) = self.of(read_mutation(raw).ok_or_else(wrong))?;
         if client.is_empty() || MUTATION_CLIENT_BYTES_MAX < client.len() {
             return Err(CallError::MutationClient {
                 function,
@@ -439,10 +440,7 @@ impl<'a, const N: usize> Input<'a, N> {
     }
 }
 
-fn read_mutation(raw: &RawValue) -> Result<(Cow<'_, str>, u64), FieldError> {
-    let fields = Fields::read(raw.get(), &["client", "seq"])?;
-    let seq = fields.optional_u64(1)?.ok_or(FieldError::Missing {
-        field: "mutation.seq",
-    })?;
-    Ok((fields.string(0)?, seq))
+fn read_mutation(raw: &RawValue) -> Option<(Cow<'_, str>, u64)> {
+    let fields = Fields::read(raw.get(), &["client", "seq"]).ok()?;
+    Some((fields.string(0).ok()?, fields.optional_u64(1).ok()??))
 }

@@ -1,0 +1,326 @@
+//! What holds for every history of a group: the rules of sequence and timestamp (product design, section 4), the order
+//! of lists, conditions, and mutations that take effect once.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use iii_stream_core::command::{Action, Condition, Mutation};
+use iii_stream_core::{Change, Command, Floor, Group, Json, Kind, Ops, Outcome, Refusal};
+use proptest::prelude::*;
+
+/// One thing that happens to a group.
+#[derive(Clone, Debug)]
+enum Step {
+    Command(Command),
+    Sync,
+    Expire,
+}
+
+fn item() -> impl Strategy<Value = Arc<str>> {
+    "[abcd]".prop_map(Arc::from)
+}
+
+fn json(text: &str) -> Json {
+    Json::from_text(text).expect("JSON text")
+}
+
+fn action() -> impl Strategy<Value = Action> {
+    let ttl = || prop::option::of(1..50_u64);
+    let ops = r#"[{"type":"increment","path":"n","by":1}]"#;
+    let failing = r#"[{"type":"set","path":"a","value":1},{"type":"append","path":"a","value":1}]"#;
+    prop_oneof![
+        3 => (0..9_u8, ttl()).prop_map(|(n, ttl_ms)| Action::Set { value: json(&format!(r#"{{"n":{n}}}"#)), ttl_ms }),
+        3 => (any::<bool>(), any::<bool>(), ttl()).prop_map(move |(fails, is_atomic, ttl_ms)| {
+            let ops = Ops::from_text(if fails { failing } else { ops }).expect("operations");
+            Action::Update { ops, is_atomic, ttl_ms }
+        }),
+        2 => Just(Action::Delete),
+        1 => Just(Action::Send { label: json(r#""typing""#), data: json("1") }),
+    ]
+}
+
+fn condition() -> impl Strategy<Value = Condition> {
+    prop_oneof![
+        (0..30_u64).prop_map(Condition::Seq),
+        Just(Condition::Absent),
+        Just(Condition::Exists)
+    ]
+}
+
+fn command() -> impl Strategy<Value = Command> {
+    let mutation = ("[xy]", 1..6_u64).prop_map(|(client, seq)| Mutation {
+        client: client.into(),
+        seq,
+    });
+    (
+        item(),
+        any::<bool>(),
+        action(),
+        prop::option::weighted(0.2, condition()),
+        prop::option::weighted(0.4, mutation),
+    )
+        .prop_map(|(item, has_item, action, condition, mutation)| {
+            let needs_item = !matches!(action, Action::Send { .. });
+            Command {
+                item: (has_item || needs_item).then_some(item),
+                action,
+                condition,
+                mutation,
+                returning: None,
+            }
+        })
+}
+
+fn steps() -> impl Strategy<Value = Vec<(Step, i64)>> {
+    let step = prop_oneof![
+        8 => command().prop_map(Step::Command),
+        2 => Just(Step::Sync),
+        1 => Just(Step::Expire),
+    ];
+    // How far the clock goes in between: mostly not at all, sometimes back.
+    prop::collection::vec(
+        (
+            step,
+            prop_oneof![4 => Just(0), 2 => 1..20_i64, 1 => -30..0_i64],
+        ),
+        1..60,
+    )
+}
+
+/// What the rules say of the timestamps so far.
+#[derive(Default)]
+struct Watch {
+    seq: u64,
+    event_ms: u64,
+    sync_ms: u64,
+    items: HashMap<Arc<str>, u64>,
+}
+
+impl Watch {
+    fn event(&mut self, change: &Change, now_ms: u64) {
+        assert_eq!(change.seq, self.seq + 1, "sequences have no gap");
+        assert!(
+            self.event_ms <= change.timestamp,
+            "a group's timestamps never decrease"
+        );
+        assert!(
+            self.sync_ms < change.timestamp,
+            "an event is later than every sync before it"
+        );
+        assert!(
+            now_ms <= change.timestamp,
+            "timestamps are not behind the clock"
+        );
+        if let Some(item) = &change.item {
+            let last = self.items.insert(item.clone(), change.timestamp);
+            assert!(
+                last.is_none_or(|last| last < change.timestamp),
+                "an item's timestamps strictly increase"
+            );
+        }
+        self.seq = change.seq;
+        self.event_ms = change.timestamp;
+    }
+
+    fn sync(&mut self, timestamp: u64) {
+        assert!(
+            self.event_ms < timestamp,
+            "a sync is later than every event before it"
+        );
+        assert!(self.sync_ms <= timestamp, "syncs never go back");
+        self.sync_ms = timestamp;
+    }
+}
+
+/// A group as a list of items: what it must look like from outside.
+#[derive(Default)]
+struct Model {
+    items: Vec<(Arc<str>, Json)>,
+    clients: HashMap<Arc<str>, u64>,
+}
+
+impl Model {
+    fn change(&mut self, change: &Change) {
+        let Some(id) = &change.item else { return };
+        let place = self.items.iter().position(|(other, _)| other == id);
+        match (&change.kind, place) {
+            (Kind::Create, None) => self.items.push((id.clone(), change.value.clone())),
+            (Kind::Update, Some(place)) => self.items[place].1 = change.value.clone(),
+            (Kind::Delete, Some(place)) => {
+                assert_eq!(
+                    self.items[place].1, change.value,
+                    "a delete tells the removed value"
+                );
+                self.items.remove(place);
+            }
+            (Kind::Event { .. }, _) => {}
+            (kind, place) => panic!("{kind:?} of an item that stands at {place:?}"),
+        }
+    }
+
+    /// Whether a command may be carried out, by its mutation alone.
+    fn takes(&mut self, mutation: &Mutation, outcome: &Outcome) -> bool {
+        let last = self.clients.get(&mutation.client).copied();
+        match last {
+            Some(last) if mutation.seq <= last => {
+                assert_eq!(*outcome, Outcome::Duplicate { seq: last });
+                false
+            }
+            Some(last) if mutation.seq != last + 1 => {
+                let refusal = Refusal::MutationGap {
+                    expected: last + 1,
+                    got: mutation.seq,
+                };
+                assert_eq!(*outcome, Outcome::Refused(refusal));
+                false
+            }
+            None if mutation.seq != 1 => {
+                assert_eq!(
+                    *outcome,
+                    Outcome::Refused(Refusal::MutationUnknown { got: mutation.seq })
+                );
+                false
+            }
+            _ => {
+                self.clients.insert(mutation.client.clone(), mutation.seq);
+                true
+            }
+        }
+    }
+}
+
+fn check_command(
+    group: &mut Group,
+    model: &mut Model,
+    watch: &mut Watch,
+    command: &Command,
+    now_ms: u64,
+) {
+    let seq_before = command
+        .item
+        .as_deref()
+        .and_then(|id| group.get(id))
+        .map(|item| item.seq);
+    let committed = group.commit(command.clone(), now_ms);
+    let outcome = &committed.reply.outcome;
+    let is_taken = command
+        .mutation
+        .as_ref()
+        .is_none_or(|mutation| model.takes(mutation, outcome));
+    let holds = match command.condition {
+        None => true,
+        Some(Condition::Seq(seq)) => seq_before == Some(seq),
+        Some(Condition::Absent) => seq_before.is_none(),
+        Some(Condition::Exists) => seq_before.is_some(),
+    };
+    if is_taken && !holds {
+        assert_eq!(
+            *outcome,
+            Outcome::Refused(Refusal::PreconditionFailed { seq: seq_before })
+        );
+    }
+    if !is_taken || !holds {
+        assert_eq!(committed.change, None, "a refused command changes nothing");
+    }
+    if let Some(change) = &committed.change {
+        assert_eq!(committed.reply.seq, Some(change.seq));
+        assert_eq!(change.base, seq_before);
+        assert_eq!(
+            change.mutation.as_ref().map(|echo| echo.seq),
+            command.mutation.as_ref().map(|mutation| mutation.seq)
+        );
+        watch.event(change, now_ms);
+        model.change(change);
+    }
+}
+
+proptest! {
+    #[test]
+    fn every_history_keeps_the_rules(steps in steps(), floor_ms in 0..2_000_u64) {
+        let mut group = Group::new("e".into(), Floor::above(floor_ms), 100);
+        let mut watch = Watch { event_ms: floor_ms, sync_ms: floor_ms, ..Watch::default() };
+        let mut model = Model::default();
+        let mut now_ms = 1_000_u64;
+        for (step, passes) in steps {
+            now_ms = now_ms.saturating_add_signed(passes);
+            match step {
+                Step::Command(command) => check_command(&mut group, &mut model, &mut watch, &command, now_ms),
+                Step::Sync => watch.sync(group.sync_timestamp(now_ms)),
+                Step::Expire => {
+                    for change in group.expire(now_ms, usize::MAX) {
+                        watch.event(&change, now_ms);
+                        prop_assert_eq!(&change.kind, &Kind::Delete);
+                        model.change(&change);
+                    }
+                    prop_assert!(group.next_expiry_ms().is_none_or(|next_ms| now_ms < next_ms));
+                }
+            }
+            let items: Vec<_> = group.iter().map(|(id, item)| (id.clone(), item.value.clone())).collect();
+            prop_assert_eq!(&items, &model.items, "lists are in order of creation");
+            prop_assert_eq!(group.seq(), watch.seq);
+        }
+    }
+}
+
+#[test]
+fn the_client_that_was_silent_for_longest_is_forgotten_first() {
+    let mut group = Group::new("e".into(), Floor::default(), 2);
+    let mut commit = |client: &str, seq| {
+        let command = Command {
+            item: Some("i".into()),
+            action: Action::Set {
+                value: json("1"),
+                ttl_ms: None,
+            },
+            condition: None,
+            mutation: Some(Mutation {
+                client: client.into(),
+                seq,
+            }),
+            returning: None,
+        };
+        group.commit(command, 1).reply.outcome
+    };
+    for (client, seq) in [("a", 1), ("b", 1), ("a", 2), ("c", 1)] {
+        assert!(
+            matches!(commit(client, seq), Outcome::Set { .. }),
+            "{client} {seq}"
+        );
+    }
+    assert_eq!(commit("a", 2), Outcome::Duplicate { seq: 2 });
+    assert_eq!(
+        commit("b", 2),
+        Outcome::Refused(Refusal::MutationUnknown { got: 2 })
+    );
+}
+
+#[test]
+fn a_time_to_live_starts_anew_with_each_write_and_ends_with_a_set_without() {
+    let mut group = Group::new("e".into(), Floor::default(), 2);
+    let mut commit = |action, now_ms| {
+        let command = Command {
+            item: Some("i".into()),
+            action,
+            condition: None,
+            mutation: None,
+            returning: None,
+        };
+        group.commit(command, now_ms);
+        group.next_expiry_ms()
+    };
+    let set = |ttl_ms| Action::Set {
+        value: json("{}"),
+        ttl_ms,
+    };
+    let update = |ttl_ms| Action::Update {
+        ops: Ops::from_text("[]").expect("operations"),
+        is_atomic: false,
+        ttl_ms,
+    };
+    assert_eq!(commit(set(Some(50)), 100), Some(150));
+    assert_eq!(commit(update(None), 120), Some(170));
+    assert_eq!(commit(update(Some(10)), 130), Some(140));
+    assert_eq!(commit(set(None), 135), None);
+    assert_eq!(commit(set(Some(50)), 200), Some(250));
+    assert_eq!(commit(Action::Delete, 210), None);
+}
