@@ -1,6 +1,7 @@
 //! `iii-stream`: starts a server, says where it listens and what to try, and stops it on Ctrl-C or SIGTERM.
 
 use std::io::{IsTerminal, Write};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -52,6 +53,31 @@ fn start_log() {
         .init();
 }
 
+/// The option that leads a command to an address, where that is not the one it tries by itself.
+fn option(name: &str, addr: SocketAddr, default_port: u16) -> String {
+    if addr.port() == default_port {
+        return String::new();
+    }
+    let ip = if addr.ip().is_unspecified() {
+        Ipv4Addr::LOCALHOST.into()
+    } else {
+        addr.ip()
+    };
+    format!(" {name} ws://{}", SocketAddr::new(ip, addr.port()))
+}
+
+/// This program as it can be called from here: short when it lies below the folder that one is in.
+fn program() -> String {
+    let called = std::env::args()
+        .next()
+        .unwrap_or_else(|| "iii-stream".to_owned());
+    let below = std::env::current_dir().ok().and_then(|folder| {
+        let path = Path::new(&called).strip_prefix(folder).ok()?;
+        Some(path.display().to_string())
+    });
+    below.unwrap_or(called)
+}
+
 /// Says what runs where. The lines for `workers` and `subscribers` are read by tools.
 fn greet(config: &Config, server: &Server) -> Result<(), Failure> {
     let store = match config.store {
@@ -64,11 +90,14 @@ fn greet(config: &Config, server: &Server) -> Result<(), Failure> {
     writeln!(out, "  subscribers  ws://{}", server.subscribers_addr()?)?;
     writeln!(out, "  store        {store}")?;
     writeln!(out)?;
+    let program = program();
     writeln!(out, "Try, in two other terminals:")?;
-    writeln!(out, "  iii-stream watch chat lobby")?;
+    let watch_at = option("--url", server.subscribers_addr()?, 3_112);
+    let call_at = option("--worker-url", server.workers_addr()?, 49_134);
+    writeln!(out, "  {program} watch chat lobby{watch_at}")?;
     writeln!(
         out,
-        r#"  iii-stream call stream::set '{{"stream_name":"chat","group_id":"lobby","item_id":"m1","data":{{"text":"hi"}}}}'"#
+        r#"  {program} call stream::set '{{"stream_name":"chat","group_id":"lobby","item_id":"m1","data":{{"text":"hi"}}}}'{call_at}"#
     )?;
     writeln!(out)?;
     out.flush()?;

@@ -19,6 +19,9 @@ use crate::socket::{Connection, Incoming, Outbox};
 /// How often calls are forgotten whose callers no longer wait.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 
+/// Frames of one connection that are handled before others get their turn.
+const RECEIVE_BATCH: usize = 256;
+
 /// First bytes of telemetry, which old clients send here instead of to `/otel`. Source: worker protocol, section 2.
 const TELEMETRY_PREFIXES: [&[u8]; 3] = [b"OTLP", b"MTRC", b"LOGS"];
 
@@ -41,6 +44,7 @@ pub async fn serve(socket: HyperWebsocket, workers: Arc<Workers>) {
     let registered = protocol::worker_registered(&worker.id, &worker.reattach_token);
     worker.outbox.push(registered.into());
     let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
+    let mut received = 0_usize;
     let end = loop {
         tokio::select! {
             biased;
@@ -49,6 +53,10 @@ pub async fn serve(socket: HyperWebsocket, workers: Arc<Workers>) {
                 Err(end) => break end,
             },
             _ = sweep.tick() => worker.forget_abandoned(),
+        }
+        received += 1;
+        if received.is_multiple_of(RECEIVE_BATCH) {
+            tokio::task::yield_now().await;
         }
     };
     workers.disconnect(&worker);
