@@ -16,7 +16,7 @@ use uuid::Uuid;
 use crate::auth::{Auth, AuthRequest};
 use crate::config::{Config, StoreConfig, WorkerPortConfig};
 use crate::engine::{
-    Call, Function, Output, Registry, ReplyTo, StreamTriggers, TriggerType, Triggers,
+    Call, Function, LaneContext, Output, Registry, ReplyTo, StreamTriggers, TriggerType, Triggers,
 };
 use crate::feed::Feed;
 use crate::hub::Hub;
@@ -161,11 +161,12 @@ impl Parts {
         let store = Arc::new(MemoryStore::new(&new_epoch(), feed.clone()));
         let shared_store: Arc<dyn Store> = store.clone();
         let hub = Arc::new(Hub::default());
-        let stream_triggers = Arc::new(StreamTriggers::new(
-            registry.clone(),
+        let lanes = LaneContext {
+            registry: registry.clone(),
             runtime,
-            config.handler_time_max,
-        ));
+            time_max: config.handler_time_max,
+        };
+        let stream_triggers = Arc::new(StreamTriggers::new(lanes));
         feed.start(vec![hub.clone(), stream_triggers.clone()]);
         let types: [(&'static str, Arc<dyn TriggerType>); 1] = [("stream", stream_triggers)];
         let triggers = Arc::new(Triggers::new(types));

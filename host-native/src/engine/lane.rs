@@ -1,0 +1,187 @@
+//! The way of one binding from what happened to its function: a queue, a condition, a window of open calls.
+//!
+//! Each binding has a lane of its own, so that a stuck handler or condition delays nobody else. Within a lane calls leave
+//! in the order of what happened: conditions run ahead, but release in order; answers are not awaited beyond a window.
+//! Source: product design, section 6.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::{FuturesOrdered, FuturesUnordered};
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+
+use super::call::{Call, Output, ReplyTo};
+use super::registry::Registry;
+use super::trigger::Binding;
+
+/// Handlers of one binding that have not answered yet; further calls wait.
+const OPEN_MAX: usize = 64;
+
+/// Conditions of one binding that run ahead.
+const CONDITIONS_MAX: usize = 64;
+
+/// What waits in one binding's lane; more is lost, counted and logged.
+const QUEUE_MAX: usize = 10_000;
+
+/// What all lanes share.
+#[derive(Clone)]
+pub struct LaneContext {
+    /// Where functions are found.
+    pub registry: Arc<Registry>,
+    /// Where the lanes run.
+    pub runtime: tokio::runtime::Handle,
+    /// How long a handler or a condition may take before it no longer counts.
+    pub time_max: Duration,
+}
+
+/// The entrance of one binding's lane. Dropping it ends the lane at once.
+pub(super) struct Lane {
+    pub(super) binding: Arc<Binding>,
+    inputs: mpsc::Sender<Arc<str>>,
+    lost: Mutex<u64>,
+}
+
+impl Lane {
+    /// Opens a lane. `condition` is the function that is asked before each call.
+    pub(super) fn open(
+        context: &LaneContext,
+        binding: &Arc<Binding>,
+        condition: Option<Arc<str>>,
+    ) -> Self {
+        let (inputs, queue) = mpsc::channel(QUEUE_MAX);
+        let task = LaneTask {
+            context: context.clone(),
+            binding: binding.clone(),
+            condition,
+        };
+        context.runtime.spawn(task.run(queue));
+        Self {
+            binding: binding.clone(),
+            inputs,
+            lost: Mutex::default(),
+        }
+    }
+
+    /// Takes the input of the next call.
+    pub(super) fn push(&self, input: Arc<str>) {
+        if self.inputs.try_send(input).is_err() {
+            let mut lost = self.lost.lock();
+            *lost += 1;
+            // Told at 1, 2, 4, 8 … losses, so that the log does not drown.
+            if lost.is_power_of_two() {
+                tracing::error!(
+                    trigger = %self.binding.id,
+                    function = %self.binding.function_id,
+                    lost = *lost,
+                    "a trigger lost calls: {QUEUE_MAX} were waiting for its handler"
+                );
+            }
+        }
+    }
+}
+
+struct LaneTask {
+    context: LaneContext,
+    binding: Arc<Binding>,
+    condition: Option<Arc<str>>,
+}
+
+impl LaneTask {
+    /// Runs until the lane is dropped; what still waits then is dropped too.
+    async fn run(self, mut queue: mpsc::Receiver<Arc<str>>) {
+        let mut judged = FuturesOrdered::new();
+        let mut open = FuturesUnordered::new();
+        loop {
+            tokio::select! {
+                biased;
+                Some(()) = open.next(), if !open.is_empty() => {}
+                Some(judgement) = judged.next(), if open.len() < OPEN_MAX && !judged.is_empty() => {
+                    let (input, passes): (Arc<str>, bool) = judgement;
+                    if passes && !queue.is_closed() {
+                        open.push(self.call_handler(&input));
+                    }
+                }
+                input = queue.recv(), if judged.len() < CONDITIONS_MAX => {
+                    let Some(input) = input else { return };
+                    judged.push_back(self.judge(input));
+                }
+            }
+            if queue.is_closed() {
+                return;
+            }
+        }
+    }
+
+    async fn judge(&self, input: Arc<str>) -> (Arc<str>, bool) {
+        let passes = match &self.condition {
+            Some(condition) => passes(&self.context, &self.binding, condition, &input).await,
+            None => true,
+        };
+        (input, passes)
+    }
+
+    /// Sends the call now and gives what waits for its answer.
+    fn call_handler(&self, input: &str) -> impl Future<Output = ()> + use<> {
+        let answer = call_handler(&self.context, &self.binding, input);
+        async move {
+            // Handlers' results have no meaning here; faults are logged where they are seen.
+            let _ = answer.await;
+        }
+    }
+}
+
+/// Asks a condition. Only a clean answer other than `false` lets a call through.
+/// Source: stream functions, section 9.1.
+pub(super) async fn passes(
+    context: &LaneContext,
+    binding: &Binding,
+    condition: &str,
+    input: &str,
+) -> bool {
+    let (reply, waiter) = ReplyTo::waiter();
+    context
+        .registry
+        .invoke(&Call::from_server(condition, input), "default", reply);
+    match tokio::time::timeout(context.time_max, waiter.answer()).await {
+        Ok(Ok(Output::Json(json))) => json != "false",
+        Ok(Ok(Output::Nothing)) => true,
+        Ok(Err(failure)) => {
+            tracing::warn!(trigger = %binding.id, condition, error = failure.body(), "condition failed, its handler is skipped");
+            false
+        }
+        Err(_) => {
+            tracing::warn!(trigger = %binding.id, condition, "condition took too long, its handler is skipped");
+            false
+        }
+    }
+}
+
+/// Calls a binding's handler now; the future waits for its answer. `None`: it failed or took too long.
+pub(super) fn call_handler(
+    context: &LaneContext,
+    binding: &Arc<Binding>,
+    input: &str,
+) -> impl Future<Output = Option<Output>> + use<> {
+    let (reply, waiter) = ReplyTo::waiter();
+    let call = Call {
+        metadata: binding.metadata.as_deref(),
+        ..Call::from_server(&binding.function_id, input)
+    };
+    context.registry.invoke(&call, "default", reply);
+    let (binding, time_max) = (binding.clone(), context.time_max);
+    async move {
+        match tokio::time::timeout(time_max, waiter.answer()).await {
+            Ok(Ok(output)) => Some(output),
+            Ok(Err(failure)) => {
+                tracing::warn!(trigger = %binding.id, function = %binding.function_id, error = failure.body(), "trigger handler failed");
+                None
+            }
+            Err(_) => {
+                tracing::warn!(trigger = %binding.id, function = %binding.function_id, "trigger handler took too long");
+                None
+            }
+        }
+    }
+}
