@@ -410,7 +410,10 @@ impl<'a, const N: usize> Input<'a, N> {
             return Ok(None);
         };
         let function = self.function;
-        let wrong = || self.fields.wrong_type(index, "an object with `client` and `seq`");
+        let wrong = || {
+            self.fields
+                .wrong_type(index, "an object with `client` and `seq`")
+        };
         let (client, seq) = self.of(read_mutation(raw).ok_or_else(wrong))?;
         if client.is_empty() || MUTATION_CLIENT_BYTES_MAX < client.len() {
             return Err(CallError::MutationClient {

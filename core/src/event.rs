@@ -90,6 +90,32 @@ pub fn unauthorized_frame(group: GroupRef<'_>, item: Option<&str>, timestamp: u6
     out
 }
 
+/// The input of `stream:join` and `stream:leave` handlers. `context` is JSON text, what the auth function gave.
+///
+/// Source: stream functions, section 9.2.
+pub fn session_input(
+    subscription_id: &str,
+    group: GroupRef<'_>,
+    item: Option<&str>,
+    context: Option<&str>,
+) -> String {
+    let mut out = String::from(r#"{"subscription_id":"#);
+    push_string(&mut out, subscription_id);
+    out.push_str(r#","stream_name":"#);
+    push_string(&mut out, group.stream);
+    out.push_str(r#","group_id":"#);
+    push_string(&mut out, group.group);
+    out.push_str(r#","id":"#);
+    match item {
+        Some(item) => push_string(&mut out, item),
+        None => out.push_str("null"),
+    }
+    out.push_str(r#","context":"#);
+    out.push_str(context.unwrap_or("null"));
+    out.push('}');
+    out
+}
+
 /// Whether a subscription to an item, or with `None` to the whole group, gets to see a change.
 ///
 /// Source: subscriber socket, section 4.1.

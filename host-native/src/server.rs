@@ -16,7 +16,8 @@ use uuid::Uuid;
 use crate::auth::{Auth, AuthRequest};
 use crate::config::{Config, StoreConfig, WorkerPortConfig};
 use crate::engine::{
-    Call, Function, LaneContext, Output, Registry, ReplyTo, StreamTriggers, TriggerType, Triggers,
+    Call, Function, JoinTriggers, LaneContext, LeaveTriggers, Output, Registry, ReplyTo,
+    StreamTriggers, TriggerType, Triggers,
 };
 use crate::feed::Feed;
 use crate::hub::Hub;
@@ -166,9 +167,19 @@ impl Parts {
             runtime,
             time_max: config.handler_time_max,
         };
-        let stream_triggers = Arc::new(StreamTriggers::new(lanes));
+        let stream_triggers = Arc::new(StreamTriggers::new(lanes.clone()));
         feed.start(vec![hub.clone(), stream_triggers.clone()]);
-        let types: [(&'static str, Arc<dyn TriggerType>); 1] = [("stream", stream_triggers)];
+        let guards = LaneContext {
+            time_max: config.join_guards.time_max,
+            ..lanes.clone()
+        };
+        let joins = Arc::new(JoinTriggers::new(guards, config.join_guards.deny_on_error));
+        let leaves = Arc::new(LeaveTriggers::new(lanes));
+        let types: [(&'static str, Arc<dyn TriggerType>); 3] = [
+            ("stream", stream_triggers),
+            ("stream:join", joins.clone()),
+            ("stream:leave", leaves.clone()),
+        ];
         let triggers = Arc::new(Triggers::new(types));
         stream::register(&registry, &shared_store);
         registry.register_builtin("engine::workers::register", Arc::new(RegisterWorker));
@@ -180,6 +191,8 @@ impl Parts {
         let subscribers = Arc::new(Subscribers::new(
             hub.clone(),
             shared_store,
+            joins,
+            leaves,
             config.subscribers.limits,
         ));
         let auth = Arc::new(Auth::new(
@@ -377,6 +390,7 @@ async fn answer_subscriber(
         Ok(grant) => {
             let admission = Admission {
                 path,
+                context: grant.context,
                 expires_at: grant.expires_at,
             };
             tokio::spawn(async move {

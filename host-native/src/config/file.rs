@@ -29,6 +29,8 @@ pub struct StreamEntry {
     pub(super) allowed_origins: Option<Vec<String>>,
     pub(super) adapter: Option<Adapter>,
     pub(super) handler_timeout_ms: Option<u64>,
+    pub(super) join_guard: Option<JoinGuard>,
+    pub(super) join_guard_timeout_ms: Option<u64>,
     pub(super) handshake_timeout_ms: Option<u64>,
     pub(super) connections_max: Option<u64>,
     pub(super) subscriptions_max: Option<u64>,
@@ -36,6 +38,14 @@ pub struct StreamEntry {
     pub(super) message_bytes_max: Option<u64>,
     pub(super) ping_interval_ms: Option<u64>,
     pub(super) idle_timeout_ms: Option<u64>,
+}
+
+/// What a join guard that fails means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum JoinGuard {
+    AllowOnError,
+    DenyOnError,
 }
 
 /// The config of `iii-worker-manager`, which says where workers connect. Absent keys take their defaults.

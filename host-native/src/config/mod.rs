@@ -6,6 +6,7 @@ mod file;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use file::JoinGuard;
 pub use file::{PortEntry, StreamEntry};
 
 use crate::socket::Limits;
@@ -21,6 +22,8 @@ pub struct Config {
     pub subscribers: SubscriberPortConfig,
     /// Who may subscribe.
     pub auth: AuthConfig,
+    /// How `stream:join` triggers decide.
+    pub join_guards: JoinGuardConfig,
     /// Where groups are kept.
     pub store: StoreConfig,
     /// How long trigger handlers and conditions may take.
@@ -64,6 +67,15 @@ pub struct AuthConfig {
     pub require_context: bool,
     /// Origins that pages may have; empty allows any.
     pub allowed_origins: Vec<String>,
+}
+
+/// How `stream:join` triggers decide.
+#[derive(Clone, Copy, Debug)]
+pub struct JoinGuardConfig {
+    /// How long each may take.
+    pub time_max: Duration,
+    /// Whether one that fails or takes too long denies, instead of letting in.
+    pub deny_on_error: bool,
 }
 
 /// Where groups are kept.
@@ -216,6 +228,10 @@ impl Config {
                 time_max: time("auth_timeout_ms", stream.auth_timeout_ms, 5_000)?,
                 require_context: stream.require_context.unwrap_or(false),
                 allowed_origins: stream.allowed_origins.clone().unwrap_or_default(),
+            },
+            join_guards: JoinGuardConfig {
+                time_max: time("join_guard_timeout_ms", stream.join_guard_timeout_ms, 5_000)?,
+                deny_on_error: stream.join_guard == Some(JoinGuard::DenyOnError),
             },
             store,
             handler_time_max: time("handler_timeout_ms", stream.handler_timeout_ms, 30_000)?,

@@ -22,6 +22,10 @@ pub enum CloseCode {
     InvalidText,
     /// A message was too large; do not send it again.
     TooLarge,
+    /// The peer does what no client should; a fault of the client.
+    Policy,
+    /// The store could not be read; connect again.
+    StoreFailed,
     /// The connection's permission has expired; connect again with a new one.
     AuthExpired,
     /// The peer reads too slowly; connect again, and get a fresh `sync`.
@@ -38,6 +42,8 @@ impl CloseCode {
             Self::Protocol => (1002, "protocol error"),
             Self::InvalidText => (1007, "text is not UTF-8"),
             Self::TooLarge => (1009, "message too large"),
+            Self::Policy => (1008, "too many messages about one subscription"),
+            Self::StoreFailed => (1013, "the store cannot be read now"),
             Self::AuthExpired => (4001, "auth expired"),
             Self::SlowConsumer => (4008, "slow consumer"),
             Self::Replaced => (1000, "replaced by a newer connection"),

@@ -2,5 +2,8 @@
 
 mod protocol;
 mod session;
+mod subscribers;
 
-pub use session::{Admission, SubscriberLimits, Subscribers, serve};
+pub use protocol::PathTarget;
+pub use session::serve;
+pub use subscribers::{Admission, SubscriberLimits, Subscribers};

@@ -1,93 +1,29 @@
-//! One subscriber connection: admission, joins and leaves in order, and its end.
+//! One subscriber connection: joins with their guards, leaves, and its end.
+//!
+//! Guards run beside the reading of messages, so a slow one delays neither other joins nor pongs. What a client says of a
+//! subscription whose guard is still out takes effect after it, in order.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
 use hyper_tungstenite::HyperWebsocket;
 use iii_stream_core::GroupKey;
-use parking_lot::Mutex;
+use iii_stream_core::event::{session_input, unauthorized_frame};
 use tokio::sync::oneshot;
-use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::protocol::{self, ClientMessage, Names, PathTarget};
+use super::protocol::{self, ClientMessage, Names};
+use super::subscribers::{Admission, Subscribers};
 use crate::clock;
-use crate::hub::{ConnectionId, Hub, Joined, Subscribing};
-use crate::socket::{CloseCode, Connection, Incoming, Limits, Outbox};
-use crate::store::{Snapshot, Store, StoreError};
+use crate::hub::{ConnectionId, Joined, Subscribing};
+use crate::socket::{CloseCode, Connection, Incoming, Outbox};
+use crate::store::{Snapshot, StoreError};
 
-/// The bounds of the subscriber port.
-#[derive(Clone, Copy, Debug)]
-pub struct SubscriberLimits {
-    /// The bounds of each connection.
-    pub connection: Limits,
-    /// How long a peer may take for its upgrade request.
-    pub handshake_time_max: Duration,
-    /// Connections at one time.
-    pub connections_max: usize,
-    /// Subscriptions of one connection; a join beyond it is answered `unauthorized`.
-    pub subscriptions_max: usize,
-    /// Bytes waiting to be sent to one connection; beyond it the connection is closed with 4008.
-    pub queue_bytes_max: usize,
-}
-
-/// Everything that subscriber connections share.
-pub struct Subscribers {
-    hub: Arc<Hub>,
-    store: Arc<dyn Store>,
-    /// The bounds of this port.
-    pub limits: SubscriberLimits,
-    next_connection: AtomicU64,
-    connected: AtomicUsize,
-    outboxes: Mutex<HashMap<ConnectionId, Arc<Outbox>>>,
-}
-
-/// With what a connection was let in.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Admission {
-    /// What its path subscribes to at once.
-    pub path: Option<PathTarget>,
-    /// When it must end.
-    pub expires_at: Option<Instant>,
-}
-
-impl Subscribers {
-    /// No connections yet.
-    pub fn new(hub: Arc<Hub>, store: Arc<dyn Store>, limits: SubscriberLimits) -> Self {
-        Self {
-            hub,
-            store,
-            limits,
-            next_connection: AtomicU64::new(1),
-            connected: AtomicUsize::new(0),
-            outboxes: Mutex::default(),
-        }
-    }
-
-    /// What a request path subscribes to; the outer `None` is a path that there is not.
-    pub fn read_path(path: &str) -> Option<Option<PathTarget>> {
-        protocol::read_path(path)
-    }
-
-    /// Closes all connections.
-    pub fn close_all(&self) {
-        for outbox in self.outboxes.lock().values() {
-            outbox.close(CloseCode::GoingAway);
-        }
-    }
-
-    /// How many connections there are.
-    pub fn len(&self) -> usize {
-        self.connected.load(Ordering::Acquire)
-    }
-
-    /// Whether there are no connections.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-}
+/// Messages about one subscription that wait for its guard; one more closes the connection.
+const WAITING_MAX: usize = 64;
 
 /// Serves one connection until it ends.
 pub async fn serve(socket: HyperWebsocket, subscribers: Arc<Subscribers>, admission: Admission) {
@@ -98,26 +34,30 @@ pub async fn serve(socket: HyperWebsocket, subscribers: Arc<Subscribers>, admiss
             return;
         }
     };
-    let limits = subscribers.limits;
-    let outbox = Arc::new(Outbox::new(limits.queue_bytes_max));
-    let id = subscribers.next_connection.fetch_add(1, Ordering::Relaxed);
-    subscribers.connected.fetch_add(1, Ordering::AcqRel);
-    subscribers.outboxes.lock().insert(id, outbox.clone());
-    let mut connection = Connection::new(socket, limits.connection);
+    let mut connection = Connection::new(socket, subscribers.limits.connection);
+    let (id, outbox) = subscribers.connect();
     let mut session = Session {
         id,
         subscribers: &subscribers,
         outbox: &outbox,
+        context: admission.context,
         joined: HashMap::new(),
+        guarded: HashMap::new(),
+        guards: FuturesUnordered::new(),
     };
     if let Some(path) = admission.path {
-        let names = Names {
-            subscription_id: Uuid::new_v4().to_string().into(),
+        let group = GroupKey {
             stream: path.stream.into(),
             group: path.group.into(),
-            item: path.item.map(Into::into),
         };
-        session.join(&names).await;
+        let subscription_id = Uuid::new_v4().to_string().into();
+        session
+            .join(Subscribing {
+                subscription_id,
+                group,
+                item: path.item.map(Into::into),
+            })
+            .await;
     }
     let expiry = async {
         match admission.expires_at {
@@ -137,6 +77,9 @@ pub async fn serve(socket: HyperWebsocket, subscribers: Arc<Subscribers>, admiss
                 },
                 Err(end) => break end,
             },
+            Some((subscription_id, admits)) = session.guards.next(), if !session.guards.is_empty() => {
+                session.finish_guard(&subscription_id, admits).await;
+            }
             () = &mut expiry, if !has_expired => {
                 has_expired = true;
                 outbox.close(CloseCode::AuthExpired);
@@ -144,24 +87,41 @@ pub async fn serve(socket: HyperWebsocket, subscribers: Arc<Subscribers>, admiss
         }
     };
     session.end();
-    subscribers.outboxes.lock().remove(&id);
-    subscribers.connected.fetch_sub(1, Ordering::AcqRel);
+    subscribers.disconnect(id);
     tracing::debug!(connection = id, ?end, "subscriber disconnected");
 }
 
 struct Session<'a> {
     id: ConnectionId,
-    subscribers: &'a Subscribers,
+    subscribers: &'a Arc<Subscribers>,
     outbox: &'a Arc<Outbox>,
-    /// Groups by subscription id.
-    joined: HashMap<Arc<str>, GroupKey>,
+    /// What the auth function gave, as JSON text.
+    context: Option<Arc<str>>,
+    /// Live subscriptions by their id.
+    joined: HashMap<Arc<str>, Subscribing>,
+    /// Subscriptions whose guard is still out.
+    guarded: HashMap<Arc<str>, Guarded>,
+    guards: FuturesUnordered<BoxFuture<'static, (Arc<str>, bool)>>,
+}
+
+/// A subscription whose guard is still out.
+struct Guarded {
+    join: Subscribing,
+    /// What was said of it since.
+    waiting: VecDeque<Said>,
+}
+
+/// What a client said of a subscription.
+enum Said {
+    Join(Subscribing),
+    Leave,
 }
 
 impl Session<'_> {
     async fn receive(&mut self, text: &str) {
         match protocol::decode(text) {
-            Some(ClientMessage::Join(names)) => self.join(&names).await,
-            Some(ClientMessage::Leave(names)) => self.leave(&names),
+            Some(ClientMessage::Join(names)) => self.join(subscribing(&names)).await,
+            Some(ClientMessage::Leave(names)) => self.leave(&names.subscription_id),
             None if text.trim_ascii().is_empty() => {}
             None => tracing::debug!(
                 connection = self.id,
@@ -170,18 +130,15 @@ impl Session<'_> {
         }
     }
 
-    async fn join(&mut self, names: &Names<'_>) {
-        let group = GroupKey {
-            stream: names.stream.as_ref().into(),
-            group: names.group.as_ref().into(),
-        };
-        let join = Subscribing {
-            subscription_id: names.subscription_id.as_ref().into(),
-            group,
-            item: names.item.as_deref().map(Into::into),
-        };
+    async fn join(&mut self, join: Subscribing) {
+        if let Some(guarded) = self.guarded.get_mut(&join.subscription_id) {
+            guarded.waiting.push_back(Said::Join(join));
+            self.bound_waiting();
+            return;
+        }
         let limit = self.subscribers.limits.subscriptions_max;
-        if limit <= self.joined.len() && !self.joined.contains_key(&join.subscription_id) {
+        let is_new = !self.joined.contains_key(&join.subscription_id);
+        if is_new && limit <= self.joined.len() + self.guarded.len() {
             tracing::warn!(
                 connection = self.id,
                 limit,
@@ -190,77 +147,160 @@ impl Session<'_> {
             self.refuse(&join);
             return;
         }
-        // The same id again replaces the earlier subscription.
-        if let Some(group) = self.joined.remove(&join.subscription_id)
-            && group != join.group
-        {
-            self.subscribers
-                .hub
-                .leave(group.as_ref(), self.id, &join.subscription_id);
+        if !self.subscribers.joins.is_guarded(&join.group.stream) {
+            self.activate(join).await;
+            return;
         }
-        if self.activate(&join).await {
-            self.joined.insert(join.subscription_id, join.group);
+        let subscribers = self.subscribers.clone();
+        let input = self.input(&join);
+        let (id, stream) = (join.subscription_id.clone(), join.group.stream.clone());
+        self.guards.push(Box::pin(async move {
+            let admits = subscribers.joins.admits(&stream, &input).await;
+            (id, admits)
+        }));
+        self.guarded.insert(
+            join.subscription_id.clone(),
+            Guarded {
+                join,
+                waiting: VecDeque::new(),
+            },
+        );
+    }
+
+    /// Takes a guard's verdict, and then what was said meanwhile, up to the next guard.
+    async fn finish_guard(&mut self, subscription_id: &Arc<str>, admits: bool) {
+        let Some(Guarded { join, mut waiting }) = self.guarded.remove(subscription_id) else {
+            return;
+        };
+        if admits {
+            self.activate(join).await;
+        } else {
+            self.refuse(&join);
+        }
+        while let Some(said) = waiting.pop_front() {
+            match said {
+                Said::Join(join) => Box::pin(self.join(join)).await,
+                Said::Leave => self.leave(subscription_id),
+            }
+            if let Some(guarded) = self.guarded.get_mut(subscription_id) {
+                guarded.waiting = waiting;
+                return;
+            }
         }
     }
 
-    /// Makes a subscription live. Whether it is.
-    async fn activate(&self, join: &Subscribing) -> bool {
+    /// Makes a subscription live; one with the same id is replaced, without a leave.
+    async fn activate(&mut self, join: Subscribing) {
         let hub = &self.subscribers.hub;
+        if let Some(old) = self.joined.remove(&join.subscription_id)
+            && old.group != join.group
+        {
+            hub.leave(old.group.as_ref(), self.id, &join.subscription_id);
+        }
         hub.begin_join(&join.group, self.id, self.outbox);
         loop {
-            let snapshot = match self.snapshot(join).await {
+            let snapshot = match snapshot(self.subscribers, &join).await {
                 Ok(snapshot) => snapshot,
                 Err(error) => {
                     tracing::error!(stream = %join.group.stream, group = %join.group.group, %error, "join failed");
                     hub.abandon_join(join.group.as_ref(), self.id);
                     // Without a snapshot there is nothing true to show; the client connects again.
-                    self.outbox.close(CloseCode::SlowConsumer);
-                    return false;
+                    self.outbox.close(CloseCode::StoreFailed);
+                    return;
                 }
             };
-            match hub.finish_join(self.id, join, &snapshot) {
-                Joined::Live => return true,
+            match hub.finish_join(self.id, &join, &snapshot) {
+                Joined::Live => break,
                 Joined::SnapshotTooOld => {}
-                Joined::Gone => return false,
+                Joined::Gone => return,
             }
         }
-    }
-
-    async fn snapshot(&self, join: &Subscribing) -> Result<Snapshot, StoreError> {
-        let (sender, receiver) = oneshot::channel();
-        let done = Box::new(move |snapshot| {
-            // The session may be gone.
-            let _ = sender.send(snapshot);
-        });
-        let now_ms = clock::unix_ms();
-        self.subscribers
-            .store
-            .snapshot(join.group.as_ref(), join.item.as_deref(), now_ms, done);
-        let dropped = |_| StoreError {
-            message: "the store dropped the request".into(),
-        };
-        receiver.await.map_err(dropped)?
+        self.joined.insert(join.subscription_id.clone(), join);
     }
 
     fn refuse(&self, join: &Subscribing) {
-        let frame = iii_stream_core::event::unauthorized_frame(
-            join.group.as_ref(),
-            join.item.as_deref(),
-            clock::unix_ms(),
-        );
+        let frame = unauthorized_frame(join.group.as_ref(), join.item.as_deref(), clock::unix_ms());
         self.outbox.push(frame.into());
     }
 
-    /// Ends a subscription that exists; the message's other names do not count.
-    fn leave(&mut self, names: &Names<'_>) {
-        if let Some((id, group)) = self.joined.remove_entry(names.subscription_id.as_ref()) {
-            self.subscribers.hub.leave(group.as_ref(), self.id, &id);
+    /// Ends a subscription that exists; triggers learn its own data, whatever else the message said.
+    fn leave(&mut self, subscription_id: &str) {
+        if let Some(guarded) = self.guarded.get_mut(subscription_id) {
+            guarded.waiting.push_back(Said::Leave);
+            self.bound_waiting();
+        } else if let Some(join) = self.joined.remove(subscription_id) {
+            self.subscribers
+                .hub
+                .leave(join.group.as_ref(), self.id, subscription_id);
+            self.tell_left(&join);
+        }
+    }
+
+    /// Closes the connection of a client that says too much of one subscription before its guard has answered.
+    fn bound_waiting(&self) {
+        if self
+            .guarded
+            .values()
+            .any(|guarded| WAITING_MAX < guarded.waiting.len())
+        {
+            self.outbox.close(CloseCode::Policy);
         }
     }
 
     fn end(&mut self) {
-        for (_, group) in self.joined.drain() {
-            self.subscribers.hub.disconnect(group.as_ref(), self.id);
+        let joined = std::mem::take(&mut self.joined);
+        for join in joined.values() {
+            self.subscribers
+                .hub
+                .disconnect(join.group.as_ref(), self.id);
+            self.tell_left(join);
         }
     }
+
+    fn tell_left(&self, join: &Subscribing) {
+        self.subscribers
+            .leaves
+            .tell(&join.group.stream, || self.input(join));
+    }
+
+    fn input(&self, join: &Subscribing) -> String {
+        let Subscribing {
+            subscription_id,
+            group,
+            item,
+        } = join;
+        session_input(
+            subscription_id,
+            group.as_ref(),
+            item.as_deref(),
+            self.context.as_deref(),
+        )
+    }
+}
+
+fn subscribing(names: &Names<'_>) -> Subscribing {
+    Subscribing {
+        subscription_id: names.subscription_id.as_ref().into(),
+        group: GroupKey {
+            stream: names.stream.as_ref().into(),
+            group: names.group.as_ref().into(),
+        },
+        item: names.item.as_deref().map(Into::into),
+    }
+}
+
+async fn snapshot(subscribers: &Subscribers, join: &Subscribing) -> Result<Snapshot, StoreError> {
+    let (sender, receiver) = oneshot::channel();
+    let done = Box::new(move |snapshot| {
+        // The session may be gone.
+        let _ = sender.send(snapshot);
+    });
+    let now_ms = clock::unix_ms();
+    subscribers
+        .store
+        .snapshot(join.group.as_ref(), join.item.as_deref(), now_ms, done);
+    let dropped = |_| StoreError {
+        message: "the store dropped the request".into(),
+    };
+    receiver.await.map_err(dropped)?
 }

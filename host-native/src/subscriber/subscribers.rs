@@ -1,0 +1,108 @@
+//! What all subscriber connections share, and who is connected.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::protocol::{self, PathTarget};
+use crate::engine::{JoinTriggers, LeaveTriggers};
+use crate::hub::{ConnectionId, Hub};
+use crate::socket::{CloseCode, Limits, Outbox};
+use crate::store::Store;
+
+/// The bounds of the subscriber port.
+#[derive(Clone, Copy, Debug)]
+pub struct SubscriberLimits {
+    /// The bounds of each connection.
+    pub connection: Limits,
+    /// How long a peer may take for its upgrade request.
+    pub handshake_time_max: Duration,
+    /// Connections at one time.
+    pub connections_max: usize,
+    /// Subscriptions of one connection; a join beyond it is answered `unauthorized`.
+    pub subscriptions_max: usize,
+    /// Bytes waiting to be sent to one connection; beyond it the connection is closed with 4008.
+    pub queue_bytes_max: usize,
+}
+
+/// With what a connection was let in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Admission {
+    /// What its path subscribes to at once.
+    pub path: Option<PathTarget>,
+    /// What the auth function gave, as JSON text.
+    pub context: Option<Arc<str>>,
+    /// When it must end.
+    pub expires_at: Option<Instant>,
+}
+
+/// Everything that subscriber connections share.
+pub struct Subscribers {
+    pub(super) hub: Arc<Hub>,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) joins: Arc<JoinTriggers>,
+    pub(super) leaves: Arc<LeaveTriggers>,
+    /// The bounds of this port.
+    pub limits: SubscriberLimits,
+    next_connection: AtomicU64,
+    connected: Mutex<HashMap<ConnectionId, Arc<Outbox>>>,
+}
+
+impl Subscribers {
+    /// No connections yet.
+    pub fn new(
+        hub: Arc<Hub>,
+        store: Arc<dyn Store>,
+        joins: Arc<JoinTriggers>,
+        leaves: Arc<LeaveTriggers>,
+        limits: SubscriberLimits,
+    ) -> Self {
+        let next_connection = AtomicU64::new(1);
+        Self {
+            hub,
+            store,
+            joins,
+            leaves,
+            limits,
+            next_connection,
+            connected: Mutex::default(),
+        }
+    }
+
+    /// What a request path subscribes to; the outer `None` is a path that there is not.
+    pub fn read_path(path: &str) -> Option<Option<PathTarget>> {
+        protocol::read_path(path)
+    }
+
+    pub(super) fn connect(&self) -> (ConnectionId, Arc<Outbox>) {
+        let id = self.next_connection.fetch_add(1, Ordering::Relaxed);
+        let outbox = Arc::new(Outbox::new(self.limits.queue_bytes_max));
+        self.connected.lock().insert(id, outbox.clone());
+        (id, outbox)
+    }
+
+    pub(super) fn disconnect(&self, id: ConnectionId) {
+        self.connected.lock().remove(&id);
+    }
+
+    /// Closes all connections.
+    pub fn close_all(&self) {
+        for outbox in self.connected.lock().values() {
+            outbox.close(CloseCode::GoingAway);
+        }
+    }
+
+    /// How many connections there are.
+    pub fn len(&self) -> usize {
+        self.connected.lock().len()
+    }
+
+    /// Whether there are no connections.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
