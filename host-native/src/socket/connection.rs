@@ -19,7 +19,7 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode as WireCloseCode;
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 
-use super::outbox::{CloseCode, Frame, Outbox};
+use super::outbox::{CloseCode, Frame, Outbox, WaitsFor};
 
 /// How long a closing connection waits for its peer to do its part.
 const CLOSE_TIME_MAX: Duration = Duration::from_secs(5);
@@ -149,8 +149,12 @@ impl Connection {
             if let Some(end) = self.poll_time(cx) {
                 return Poll::Ready(Err(end));
             }
-            let waits_for_room = !self.sending.is_empty();
-            if waits_for_room || outbox.poll_parked(cx, self.closing.is_some()).is_pending() {
+            let waits_for = match (&self.closing, self.sending.is_empty()) {
+                (Some(_), _) => WaitsFor::End,
+                (None, true) => WaitsFor::Frames,
+                (None, false) => WaitsFor::Room,
+            };
+            if outbox.poll_parked(cx, waits_for).is_pending() {
                 return Poll::Pending;
             }
         }
@@ -158,6 +162,10 @@ impl Connection {
 
     /// Hands frames to the socket while it takes them, and the close frame after the last one.
     fn hand_over(&mut self, cx: &mut Context<'_>, outbox: &Outbox) -> Result<(), End> {
+        if self.closing.is_none() && !self.sending.is_empty() && outbox.is_overrun() {
+            // What the socket has taken is finished; the rest would only make the peer later.
+            self.sending.clear();
+        }
         if self.sending.is_empty()
             && self.closing.is_none()
             && let Some(code) = outbox.take(&mut self.sending)

@@ -64,6 +64,17 @@ pub struct Outbox {
     waker: AtomicWaker,
 }
 
+/// What a connection's task waits for beside its peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum WaitsFor {
+    /// Frames to send, or a reason to close.
+    Frames,
+    /// The socket takes nothing; only being overrun matters.
+    Room,
+    /// It closes already.
+    End,
+}
+
 #[derive(Default)]
 struct Queue {
     frames: VecDeque<Frame>,
@@ -98,7 +109,9 @@ impl Outbox {
                 queue.close = Some(CloseCode::SlowConsumer);
                 queue.frames.clear();
                 queue.bytes = 0;
-                break;
+                drop(queue);
+                self.waker.wake();
+                return;
             }
             queue.bytes += frame.len();
             queue.frames.push_back(frame);
@@ -110,7 +123,7 @@ impl Outbox {
     /// Closes the connection once everything waiting is sent. The first reason stays.
     pub fn close(&self, code: CloseCode) {
         self.queue.lock().close.get_or_insert(code);
-        self.wake();
+        self.waker.wake();
     }
 
     /// Whether the connection closes.
@@ -137,15 +150,27 @@ impl Outbox {
         queue.close
     }
 
-    /// Says that the connection's task is about to wait; ready when something came in meanwhile.
-    pub(super) fn poll_parked(&self, cx: &Context<'_>, has_closed: bool) -> Poll<()> {
+    /// Whether the peer reads too slowly, so that nothing more is to be sent.
+    pub(super) fn is_overrun(&self) -> bool {
+        self.queue.lock().close == Some(CloseCode::SlowConsumer)
+    }
+
+    /// Says that the connection's task is about to wait; ready when something it waits for came in meanwhile.
+    pub(super) fn poll_parked(&self, cx: &Context<'_>, waits_for: WaitsFor) -> Poll<()> {
         self.waker.register(cx.waker());
-        self.is_parked.store(true, Ordering::Release);
+        self.is_parked
+            .store(waits_for == WaitsFor::Frames, Ordering::Release);
         let queue = self.queue.lock();
-        if queue.frames.is_empty() && (has_closed || queue.close.is_none()) {
-            return Poll::Pending;
+        let is_ready = match waits_for {
+            WaitsFor::Frames => !queue.frames.is_empty() || queue.close.is_some(),
+            WaitsFor::Room => queue.close == Some(CloseCode::SlowConsumer),
+            WaitsFor::End => false,
+        };
+        if is_ready {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
         }
-        Poll::Ready(())
     }
 }
 
