@@ -11,6 +11,7 @@ pub mod config;
 pub mod engine;
 pub mod feed;
 pub mod hub;
+pub mod introspection;
 pub mod server;
 pub mod socket;
 pub mod store;

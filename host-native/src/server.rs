@@ -16,11 +16,12 @@ use uuid::Uuid;
 use crate::auth::{Auth, AuthRequest};
 use crate::config::{Config, StoreConfig, WorkerPortConfig};
 use crate::engine::{
-    Call, Function, JoinTriggers, LaneContext, LeaveTriggers, Output, Registry, ReplyTo,
-    StreamTriggers, TriggerType, Triggers,
+    Call, Immediate, JoinTriggers, LaneContext, LeaveTriggers, Notices, Registry, StreamTriggers,
+    TriggerType, Triggers,
 };
 use crate::feed::Feed;
 use crate::hub::Hub;
+use crate::introspection::{self, Directory};
 use crate::socket::{self, Refused};
 use crate::store::{MemoryStore, Store};
 use crate::stream;
@@ -32,6 +33,9 @@ const STOP_TIME_MAX: Duration = Duration::from_secs(6);
 
 /// How long accepting pauses when the system has no more sockets to give.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How long changes of the set of functions are gathered before they are told.
+const FUNCTIONS_CHANGED_PAUSE: Duration = Duration::from_millis(100);
 
 /// Why a server cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +74,9 @@ struct Parts {
     auth: Arc<Auth>,
     hub: Arc<Hub>,
     store: Arc<MemoryStore>,
+    registry: Arc<Registry>,
+    directory: Arc<Directory>,
+    functions_available: Arc<Notices>,
     worker_token: Option<Arc<str>>,
 }
 
@@ -129,6 +136,11 @@ impl Server {
                 .run_forgetting(|group| crate::feed::Follower::follows(&*hub, group))
                 .await;
         });
+        tasks.spawn(announce_functions(
+            parts.registry,
+            parts.directory,
+            parts.functions_available,
+        ));
         tasks.spawn(accept_workers(
             workers_listener,
             parts.workers.clone(),
@@ -174,20 +186,50 @@ impl Parts {
             ..lanes.clone()
         };
         let joins = Arc::new(JoinTriggers::new(guards, config.join_guards.deny_on_error));
-        let leaves = Arc::new(LeaveTriggers::new(lanes));
-        let types: [(&'static str, Arc<dyn TriggerType>); 3] = [
-            ("stream", stream_triggers),
-            ("stream:join", joins.clone()),
-            ("stream:leave", leaves.clone()),
+        let leaves = Arc::new(LeaveTriggers::new(lanes.clone()));
+        let triggers = Arc::new(Triggers::new(registry.server().clone()));
+        let workers_available = Arc::new(Notices::new(lanes.clone()));
+        let functions_available = Arc::new(Notices::new(lanes));
+        let types: [(&str, &str, Arc<dyn TriggerType>); 5] = [
+            (
+                "stream",
+                "an item was created, updated or deleted",
+                stream_triggers,
+            ),
+            (
+                "stream:join",
+                "a subscription begins; may refuse it",
+                joins.clone(),
+            ),
+            ("stream:leave", "a subscription has ended", leaves.clone()),
+            (
+                "engine::workers-available",
+                "a worker came, described itself, or went",
+                workers_available.clone(),
+            ),
+            (
+                "engine::functions-available",
+                "the set of functions changed",
+                functions_available.clone(),
+            ),
         ];
-        let triggers = Arc::new(Triggers::new(types));
+        for (id, description, provider) in types {
+            triggers.register_builtin_type(id, description, provider);
+        }
         stream::register(&registry, &shared_store);
-        registry.register_builtin("engine::workers::register", Arc::new(RegisterWorker));
         let workers = Arc::new(Workers::new(
             registry.clone(),
-            triggers,
+            triggers.clone(),
+            workers_available,
             config.workers.limits,
         ));
+        let describing = workers.clone();
+        registry.register_builtin(
+            "engine::workers::register",
+            Arc::new(Immediate(move |call: &Call<'_>| describing.describe(call))),
+        );
+        let directory = Arc::new(Directory::new(registry.clone(), triggers, workers.clone()));
+        introspection::register(&registry, &directory);
         let subscribers = Arc::new(Subscribers::new(
             hub.clone(),
             shared_store,
@@ -196,7 +238,7 @@ impl Parts {
             config.subscribers.limits,
         ));
         let auth = Arc::new(Auth::new(
-            registry,
+            registry.clone(),
             config.auth.function_id.clone(),
             config.auth.time_max,
             config.auth.require_context,
@@ -208,6 +250,9 @@ impl Parts {
             auth,
             hub,
             store,
+            registry,
+            directory,
+            functions_available,
             worker_token: worker_token(&config.workers),
         }
     }
@@ -223,13 +268,16 @@ fn new_epoch() -> String {
     random[..12].to_owned()
 }
 
-/// Takes what a worker says of itself. The call has no effect yet beyond its answer.
-struct RegisterWorker;
-
-impl Function for RegisterWorker {
-    fn invoke(&self, call: &Call<'_>, reply: ReplyTo) {
-        tracing::debug!(worker = call.caller, "worker described itself");
-        reply.send(Ok(Output::Json(r#"{"success":true}"#.to_owned())));
+/// Tells of new and gone functions, together for those that change in quick succession.
+async fn announce_functions(
+    registry: Arc<Registry>,
+    directory: Arc<Directory>,
+    notices: Arc<Notices>,
+) {
+    loop {
+        registry.changed().await;
+        tokio::time::sleep(FUNCTIONS_CHANGED_PAUSE).await;
+        notices.tell(|| directory.functions_changed());
     }
 }
 
@@ -269,13 +317,13 @@ where
 
 async fn accept_workers(listener: TcpListener, workers: Arc<Workers>, token: Option<Arc<str>>) {
     let limits = workers.limits;
-    accept(listener, limits.connections_max, |stream, _, permit| {
+    accept(listener, limits.connections_max, |stream, addr, permit| {
         let workers = workers.clone();
         let token = token.clone();
         async move {
             let permit = Arc::new(permit);
             socket::serve_http(stream, limits.handshake_time_max, |request| {
-                let answer = answer_worker(request, &workers, token.as_deref(), &permit);
+                let answer = answer_worker(request, addr, &workers, token.as_deref(), &permit);
                 async { answer }
             })
             .await;
@@ -291,6 +339,7 @@ type Permit = Arc<tokio::sync::OwnedSemaphorePermit>;
 
 fn answer_worker(
     mut request: Request<Incoming>,
+    addr: SocketAddr,
     workers: &Arc<Workers>,
     token: Option<&str>,
     permit: &Permit,
@@ -317,7 +366,7 @@ fn answer_worker(
                 if is_telemetry {
                     worker::discard_telemetry(websocket, &workers).await;
                 } else {
-                    worker::serve(websocket, workers).await;
+                    worker::serve(websocket, workers, addr.ip().to_canonical()).await;
                 }
                 drop(permit);
             });

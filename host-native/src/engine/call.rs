@@ -197,3 +197,12 @@ impl Waiter {
             .unwrap_or_else(|_| Err(Failure::invocation_stopped()))
     }
 }
+
+/// A function that answers at once.
+pub struct Immediate<F>(pub F);
+
+impl<F: Fn(&Call<'_>) -> CallResult + Send + Sync> Function for Immediate<F> {
+    fn invoke(&self, call: &Call<'_>, reply: ReplyTo) {
+        reply.send((self.0)(call));
+    }
+}

@@ -2,14 +2,16 @@
 
 mod call;
 mod lane;
+mod notice;
 mod registry;
 mod session_trigger;
 mod stream_trigger;
 mod trigger;
 
-pub use call::{Answer, Call, CallResult, Failure, Function, Output, ReplyTo, Waiter};
+pub use call::{Answer, Call, CallResult, Failure, Function, Immediate, Output, ReplyTo, Waiter};
 pub use lane::LaneContext;
-pub use registry::{Conflict, Details, OwnerId, Registry};
+pub use notice::Notices;
+pub use registry::{Conflict, Details, FunctionInfo, OwnerId, Registry};
 pub use session_trigger::{JoinTriggers, LeaveTriggers};
 pub use stream_trigger::StreamTriggers;
-pub use trigger::{BindError, Binding, TriggerType, Triggers};
+pub use trigger::{BindError, Binding, TriggerType, Triggers, TypeInfo};

@@ -2,8 +2,10 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::RwLock;
+use tokio::sync::Notify;
 
 use super::call::{Call, Failure, Function, ReplyTo};
 
@@ -34,16 +36,39 @@ pub struct Conflict {
 /// Most functions that are registered at one time. One more is refused as if another worker owned it.
 const FUNCTIONS_MAX: usize = 100_000;
 
+/// A function as it is shown to whoever asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FunctionInfo {
+    /// Its id.
+    pub id: Arc<str>,
+    /// Who registered it.
+    pub owner: OwnerId,
+    /// What its owner told of it.
+    pub details: Details,
+}
+
 struct Entry {
     owner: OwnerId,
     function: Arc<dyn Function>,
     details: Details,
 }
 
+impl Entry {
+    fn info(&self, id: &Arc<str>) -> FunctionInfo {
+        FunctionInfo {
+            id: id.clone(),
+            owner: self.owner.clone(),
+            details: self.details.clone(),
+        }
+    }
+}
+
 /// Functions by id.
 pub struct Registry {
     server: OwnerId,
     functions: RwLock<HashMap<Arc<str>, Entry>>,
+    changed: Notify,
+    has_custom_storage: AtomicBool,
 }
 
 impl Registry {
@@ -52,7 +77,14 @@ impl Registry {
         Self {
             server,
             functions: RwLock::default(),
+            changed: Notify::new(),
+            has_custom_storage: AtomicBool::new(false),
         }
+    }
+
+    /// Who owns what the server registers itself.
+    pub fn server(&self) -> &OwnerId {
+        &self.server
     }
 
     /// Registers a function of the server. Workers cannot replace it.
@@ -76,31 +108,30 @@ impl Registry {
         details: Details,
     ) -> Result<(), Conflict> {
         let mut functions = self.functions.write();
-        let is_full = FUNCTIONS_MAX <= functions.len();
-        match functions.get_mut(id) {
-            Some(entry) if entry.owner != *owner => Err(Conflict {
-                owner: entry.owner.clone(),
-            }),
-            Some(entry) => {
-                entry.function = function;
-                entry.details = details;
-                Ok(())
-            }
-            None if is_full => Err(Conflict {
-                owner: self.server.clone(),
-            }),
-            None => {
-                functions.insert(
-                    id.into(),
-                    Entry {
-                        owner: owner.clone(),
-                        function,
-                        details,
-                    },
-                );
-                Ok(())
-            }
+        let present = functions.get(id);
+        if let Some(other) = present
+            .map(|entry| &entry.owner)
+            .filter(|other| *other != owner)
+        {
+            return Err(Conflict {
+                owner: other.clone(),
+            });
         }
+        if present.is_none() && FUNCTIONS_MAX <= functions.len() {
+            return Err(Conflict {
+                owner: self.server.clone(),
+            });
+        }
+        functions.insert(
+            id.into(),
+            Entry {
+                owner: owner.clone(),
+                function,
+                details,
+            },
+        );
+        self.has_changed(&functions);
+        Ok(())
     }
 
     /// Takes a function away; does nothing unless `owner` owns it.
@@ -108,14 +139,31 @@ impl Registry {
         let mut functions = self.functions.write();
         if functions.get(id).is_some_and(|entry| entry.owner == *owner) {
             functions.remove(id);
+            self.has_changed(&functions);
         }
     }
 
     /// Takes all functions of an owner away.
     pub fn remove_owner(&self, owner: &OwnerId) {
-        self.functions
-            .write()
-            .retain(|_, entry| entry.owner != *owner);
+        let mut functions = self.functions.write();
+        let before = functions.len();
+        functions.retain(|_, entry| entry.owner != *owner);
+        if functions.len() != before {
+            self.has_changed(&functions);
+        }
+    }
+
+    /// Whether any worker keeps a stream itself. Asked for every call, so it is no more than a look at a flag.
+    pub fn has_custom_storage(&self) -> bool {
+        self.has_custom_storage.load(Ordering::Relaxed)
+    }
+
+    fn has_changed(&self, functions: &HashMap<Arc<str>, Entry>) {
+        let is_custom = functions
+            .keys()
+            .any(|id| id.starts_with("stream::") && id.ends_with(')'));
+        self.has_custom_storage.store(is_custom, Ordering::Relaxed);
+        self.changed.notify_one();
     }
 
     /// The function with this id.
@@ -126,12 +174,29 @@ impl Registry {
             .map(|entry| entry.function.clone())
     }
 
-    /// What is known of a function: its owner and what that told of it.
-    pub fn details(&self, id: &str) -> Option<(OwnerId, Details)> {
+    /// What is known of a function.
+    pub fn info(&self, id: &str) -> Option<FunctionInfo> {
         let functions = self.functions.read();
         functions
-            .get(id)
-            .map(|entry| (entry.owner.clone(), entry.details.clone()))
+            .get_key_value(id)
+            .map(|(id, entry)| entry.info(id))
+    }
+
+    /// What is known of all functions, sorted by id.
+    pub fn list(&self) -> Vec<FunctionInfo> {
+        let mut functions: Vec<_> = self
+            .functions
+            .read()
+            .iter()
+            .map(|(id, entry)| entry.info(id))
+            .collect();
+        functions.sort_by(|a, b| a.id.cmp(&b.id));
+        functions
+    }
+
+    /// Waits until the set of functions has changed since the last time.
+    pub async fn changed(&self) {
+        self.changed.notified().await;
     }
 
     /// Calls a function, or answers that there is none.

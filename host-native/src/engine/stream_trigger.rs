@@ -50,9 +50,12 @@ impl Filter {
                 "include_events",
             ],
         )?;
-        let stream = fields.optional_string(0)?.ok_or(FieldError::Missing {
-            field: "stream_name",
-        })?;
+        let stream = fields
+            .optional_string(0)?
+            .filter(|name| !name.is_empty())
+            .ok_or(FieldError::Missing {
+                field: "stream_name",
+            })?;
         let any_if_empty =
             |text: Option<Cow<'_, str>>| text.filter(|text| !text.is_empty()).map(Cow::into_owned);
         Ok(Self {

@@ -1,12 +1,12 @@
-//! Which bindings there are between trigger types and functions, and whose they are. Knows the types only by what
-//! they do with a binding.
+//! Which bindings there are between trigger types and functions, whose they are, and who provides the types. Knows a
+//! type only by what it does with a binding.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::registry::OwnerId;
+use super::registry::{Details, OwnerId};
 
 /// What a worker bound: when something of this type happens, call this function.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,7 +33,7 @@ pub struct BindError {
     pub message: String,
 }
 
-/// Something that can happen.
+/// Something that can happen. Called with the table of bindings held: it must not block, and must not call the table.
 pub trait TriggerType: Send + Sync {
     /// Makes a binding fire from now on.
     ///
@@ -44,21 +44,121 @@ pub trait TriggerType: Send + Sync {
     fn unbind(&self, binding: &Arc<Binding>);
 }
 
+/// A trigger type as it is shown to whoever asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TypeInfo {
+    /// Its name.
+    pub id: Arc<str>,
+    /// Who provides it.
+    pub owner: OwnerId,
+    /// What the provider told of it.
+    pub details: Details,
+    /// How many bindings of it there are.
+    pub bindings: usize,
+}
+
 /// Most bindings at one time. One more is refused.
 const BINDINGS_MAX: usize = 100_000;
 
-/// Bindings by id. A binding of a type that nobody provides is kept, and fires once somebody does.
+/// Most trigger types at one time. One more is refused.
+const TYPES_MAX: usize = 10_000;
+
+/// Trigger types and bindings by id. A binding of a type that nobody provides is parked, and fires once somebody does.
 pub struct Triggers {
-    types: HashMap<&'static str, Arc<dyn TriggerType>>,
-    bindings: Mutex<HashMap<Arc<str>, Arc<Binding>>>,
+    server: OwnerId,
+    tables: Mutex<Tables>,
+}
+
+#[derive(Default)]
+struct Tables {
+    types: HashMap<Arc<str>, Provided>,
+    bindings: HashMap<Arc<str>, Bound>,
+}
+
+struct Provided {
+    owner: OwnerId,
+    details: Details,
+    provider: Arc<dyn TriggerType>,
+}
+
+struct Bound {
+    binding: Arc<Binding>,
+    /// The type's provider does not know of it.
+    is_parked: bool,
 }
 
 impl Triggers {
-    /// No bindings yet, and these types.
-    pub fn new(types: impl IntoIterator<Item = (&'static str, Arc<dyn TriggerType>)>) -> Self {
+    /// No types and no bindings yet; `server` owns what the server provides itself.
+    pub fn new(server: OwnerId) -> Self {
         Self {
-            types: types.into_iter().collect(),
-            bindings: Mutex::default(),
+            server,
+            tables: Mutex::default(),
+        }
+    }
+
+    /// Adds a type of the server. Workers cannot replace it.
+    pub fn register_builtin_type(
+        &self,
+        id: &str,
+        description: &str,
+        provider: Arc<dyn TriggerType>,
+    ) {
+        let details = Details {
+            description: Some(description.to_owned()),
+            ..Details::default()
+        };
+        let provided = Provided {
+            owner: self.server.clone(),
+            details,
+            provider,
+        };
+        self.tables.lock().types.insert(id.into(), provided);
+    }
+
+    /// Makes a worker the provider of a type; all its bindings are handed to it. Whether it is: types of the server stay
+    /// the server's, and there may be too many.
+    pub fn register_type(
+        &self,
+        id: &str,
+        owner: &OwnerId,
+        details: Details,
+        provider: Arc<dyn TriggerType>,
+    ) -> bool {
+        let mut tables = self.tables.lock();
+        let Tables { types, bindings } = &mut *tables;
+        let is_of_server = types
+            .get(id)
+            .is_some_and(|provided| provided.owner == self.server);
+        if is_of_server || (!types.contains_key(id) && TYPES_MAX <= types.len()) {
+            return false;
+        }
+        for bound in bindings
+            .values_mut()
+            .filter(|bound| *bound.binding.trigger_type == *id)
+        {
+            bound.is_parked = provider.bind(&bound.binding).is_err();
+        }
+        types.insert(
+            id.into(),
+            Provided {
+                owner: owner.clone(),
+                details,
+                provider,
+            },
+        );
+        true
+    }
+
+    /// Takes a type away and parks its bindings; does nothing unless `owner` provides it.
+    pub fn unregister_type(&self, id: &str, owner: &OwnerId) {
+        let mut tables = self.tables.lock();
+        if tables
+            .types
+            .get(id)
+            .is_some_and(|provided| provided.owner == *owner)
+        {
+            tables.types.remove(id);
+            tables.park(id);
         }
     }
 
@@ -67,49 +167,206 @@ impl Triggers {
     /// Errors: [`BindError`]; a binding that was there before is then gone.
     pub fn bind(&self, binding: Binding) -> Result<(), BindError> {
         let binding = Arc::new(binding);
-        let mut bindings = self.bindings.lock();
-        if let Some(old) = bindings.remove(&binding.id) {
-            self.unbind_from_type(&old);
-        }
-        if BINDINGS_MAX <= bindings.len() {
+        let mut tables = self.tables.lock();
+        tables.unbind(&binding.id);
+        if BINDINGS_MAX <= tables.bindings.len() {
             return Err(BindError {
                 message: format!("there are {BINDINGS_MAX} bindings, which is the limit"),
             });
         }
-        if let Some(trigger_type) = self.types.get(&*binding.trigger_type) {
-            trigger_type.bind(&binding)?;
-        }
-        bindings.insert(binding.id.clone(), binding);
+        let is_parked = match tables.types.get(&binding.trigger_type) {
+            Some(provided) => {
+                provided.provider.bind(&binding)?;
+                false
+            }
+            None => true,
+        };
+        tables
+            .bindings
+            .insert(binding.id.clone(), Bound { binding, is_parked });
         Ok(())
     }
 
     /// Takes a binding away; does nothing unless `owner` made it.
     pub fn unbind(&self, id: &str, owner: &OwnerId) {
-        let mut bindings = self.bindings.lock();
-        if bindings
+        let mut tables = self.tables.lock();
+        if tables
+            .bindings
             .get(id)
-            .is_some_and(|binding| binding.owner == *owner)
-            && let Some(binding) = bindings.remove(id)
+            .is_some_and(|bound| bound.binding.owner == *owner)
         {
-            self.unbind_from_type(&binding);
+            tables.unbind(id);
         }
     }
 
-    /// Takes all bindings of an owner away.
+    /// Takes a binding away, whoever made it. Whether there was one.
+    pub fn unbind_any(&self, id: &str) -> bool {
+        self.tables.lock().unbind(id)
+    }
+
+    /// Parks a binding that the provider of its type does not want, and gives it. `None` when `provider` does not provide
+    /// the type.
+    pub fn refused_by(&self, id: &str, provider: &OwnerId) -> Option<Arc<Binding>> {
+        let mut tables = self.tables.lock();
+        let Tables { types, bindings } = &mut *tables;
+        let bound = bindings.get_mut(id)?;
+        let provided = types.get(&bound.binding.trigger_type)?;
+        if provided.owner != *provider {
+            return None;
+        }
+        bound.is_parked = true;
+        Some(bound.binding.clone())
+    }
+
+    /// Takes all bindings of an owner away, and all types; bindings of those types are parked.
     pub fn remove_owner(&self, owner: &OwnerId) {
-        let mut bindings = self.bindings.lock();
-        bindings.retain(|_, binding| {
-            let stays = binding.owner != *owner;
-            if !stays {
-                self.unbind_from_type(binding);
-            }
-            stays
-        });
+        let mut tables = self.tables.lock();
+        let bindings: Vec<_> = tables
+            .bindings
+            .values()
+            .map(|bound| &bound.binding)
+            .filter(|binding| binding.owner == *owner)
+            .cloned()
+            .collect();
+        for binding in bindings {
+            tables.unbind(&binding.id);
+        }
+        let types: Vec<_> = tables
+            .types
+            .iter()
+            .filter(|(_, provided)| provided.owner == *owner)
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in types {
+            tables.types.remove(&id);
+            tables.park(&id);
+        }
     }
 
-    fn unbind_from_type(&self, binding: &Arc<Binding>) {
-        if let Some(trigger_type) = self.types.get(&*binding.trigger_type) {
-            trigger_type.unbind(binding);
+    /// All types, sorted by id.
+    pub fn types(&self) -> Vec<TypeInfo> {
+        let tables = self.tables.lock();
+        let mut types: Vec<_> = tables
+            .types
+            .iter()
+            .map(|(id, provided)| TypeInfo {
+                id: id.clone(),
+                owner: provided.owner.clone(),
+                details: provided.details.clone(),
+                bindings: tables
+                    .bindings
+                    .values()
+                    .filter(|bound| bound.binding.trigger_type == *id)
+                    .count(),
+            })
+            .collect();
+        types.sort_by(|a, b| a.id.cmp(&b.id));
+        types
+    }
+
+    /// All bindings, sorted by id.
+    pub fn bindings(&self) -> Vec<Arc<Binding>> {
+        let mut bindings: Vec<_> = self
+            .tables
+            .lock()
+            .bindings
+            .values()
+            .map(|bound| bound.binding.clone())
+            .collect();
+        bindings.sort_by(|a, b| a.id.cmp(&b.id));
+        bindings
+    }
+}
+
+impl Tables {
+    fn unbind(&mut self, id: &str) -> bool {
+        let Some(Bound { binding, is_parked }) = self.bindings.remove(id) else {
+            return false;
+        };
+        if let Some(provided) = self.types.get(&binding.trigger_type).filter(|_| !is_parked) {
+            provided.provider.unbind(&binding);
         }
+        true
+    }
+
+    fn park(&mut self, trigger_type: &str) {
+        for bound in self
+            .bindings
+            .values_mut()
+            .filter(|bound| *bound.binding.trigger_type == *trigger_type)
+        {
+            bound.is_parked = true;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Notes what it is told.
+    #[derive(Default)]
+    struct Noting(Mutex<Vec<String>>);
+
+    impl TriggerType for Noting {
+        fn bind(&self, binding: &Arc<Binding>) -> Result<(), BindError> {
+            self.0.lock().push(format!("bind {}", binding.id));
+            Ok(())
+        }
+
+        fn unbind(&self, binding: &Arc<Binding>) {
+            self.0.lock().push(format!("unbind {}", binding.id));
+        }
+    }
+
+    fn binding(id: &str, owner: &str) -> Binding {
+        Binding {
+            id: id.into(),
+            trigger_type: "t".into(),
+            function_id: "f".into(),
+            config: "null".to_owned(),
+            metadata: None,
+            owner: owner.into(),
+        }
+    }
+
+    #[test]
+    fn bindings_wait_for_a_provider_and_are_replayed_to_the_next() {
+        let triggers = Triggers::new("server".into());
+        let (first, second) = (Arc::new(Noting::default()), Arc::new(Noting::default()));
+        let said = |noting: &Noting| noting.0.lock().drain(..).collect::<Vec<_>>();
+        assert_eq!(triggers.bind(binding("a", "w")), Ok(()));
+        assert!(triggers.register_type("t", &"p1".into(), Details::default(), first.clone()));
+        assert_eq!(triggers.bind(binding("b", "w")), Ok(()));
+        assert_eq!(said(&first), ["bind a", "bind b"]);
+        triggers.remove_owner(&"p1".into());
+        triggers.unbind("a", &"w".into());
+        assert_eq!(said(&first), Vec::<String>::new());
+        assert!(triggers.register_type("t", &"p2".into(), Details::default(), second.clone()));
+        assert_eq!(said(&second), ["bind b"]);
+        assert_eq!(triggers.refused_by("b", &"p1".into()), None);
+        assert!(triggers.refused_by("b", &"p2".into()).is_some());
+        triggers.remove_owner(&"w".into());
+        assert_eq!(
+            said(&second),
+            Vec::<String>::new(),
+            "a binding that was refused is not taken back"
+        );
+    }
+
+    #[test]
+    fn a_type_of_the_server_stays_the_servers() {
+        let triggers = Triggers::new("server".into());
+        let (own, other) = (Arc::new(Noting::default()), Arc::new(Noting::default()));
+        triggers.register_builtin_type("t", "", own.clone());
+        assert!(!triggers.register_type("t", &"p".into(), Details::default(), other));
+        assert_eq!(triggers.bind(binding("a", "w")), Ok(()));
+        assert_eq!(triggers.bind(binding("a", "v")), Ok(()));
+        triggers.unbind("a", &"w".into());
+        assert_eq!(
+            *own.0.lock(),
+            ["bind a", "unbind a", "bind a"],
+            "the same id is one binding, its last owner's"
+        );
     }
 }

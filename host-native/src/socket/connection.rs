@@ -98,6 +98,7 @@ impl Connection {
             Err(end) => end,
         };
         outbox.close(CloseCode::GoingAway);
+        outbox.note_life();
         if matches!(
             end,
             End::ByServer(CloseCode::TooLarge | CloseCode::Protocol | CloseCode::InvalidText)
@@ -116,6 +117,7 @@ impl Connection {
             match Pin::new(&mut self.socket).poll_next(cx) {
                 Poll::Ready(Some(Ok(message))) => {
                     self.last_heard = Instant::now();
+                    outbox.note_life();
                     match message {
                         Message::Text(text) if self.closing.is_none() => {
                             return Poll::Ready(Ok(Incoming::Text(text)));
@@ -145,6 +147,9 @@ impl Connection {
                 // Room for what did not fit before.
                 Poll::Ready(Ok(())) if !self.sending.is_empty() => continue,
                 Poll::Ready(Ok(())) | Poll::Pending => {}
+            }
+            if outbox.take_ping() {
+                self.ping(cx);
             }
             if let Some(end) = self.poll_time(cx) {
                 return Poll::Ready(Err(end));
@@ -244,13 +249,18 @@ impl Connection {
             }
             let next = (now + self.limits.ping_interval).min(silent_at);
             self.heartbeat.as_mut().reset(next);
-            // A socket that takes nothing now has something else to show life with.
-            if Pin::new(&mut self.socket).poll_ready(cx).is_ready() {
-                let _ = self.start_send(Message::Ping(Bytes::new()));
-                let _ = Pin::new(&mut self.socket).poll_flush(cx);
-            }
+            self.ping(cx);
         }
         None
+    }
+
+    /// Pings the peer, unless the socket takes nothing now: then there is something else to show life with.
+    fn ping(&mut self, cx: &mut Context<'_>) {
+        if Pin::new(&mut self.socket).poll_ready(cx).is_ready() {
+            // A broken connection shows with the next read.
+            let _ = self.start_send(Message::Ping(Bytes::new()));
+            let _ = Pin::new(&mut self.socket).poll_flush(cx);
+        }
     }
 
     /// How it ended, seen from who began it.

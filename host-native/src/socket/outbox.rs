@@ -3,9 +3,11 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 /// A frame's text, encoded once and shared by all who get it.
@@ -62,6 +64,11 @@ pub struct Outbox {
     /// Whether the connection's task waits to be woken. Frames that its own work puts in need no waking.
     is_parked: AtomicBool,
     waker: AtomicWaker,
+    /// Whether the peer is to be pinged now.
+    is_ping_wanted: AtomicBool,
+    /// Whether somebody waits for a sign of life.
+    is_watched: AtomicBool,
+    sign_of_life: Notify,
 }
 
 /// What a connection's task waits for beside its peer.
@@ -90,6 +97,9 @@ impl Outbox {
             bytes_max,
             is_parked: AtomicBool::new(false),
             waker: AtomicWaker::new(),
+            is_ping_wanted: AtomicBool::new(false),
+            is_watched: AtomicBool::new(false),
+            sign_of_life: Notify::new(),
         }
     }
 
@@ -124,6 +134,32 @@ impl Outbox {
     pub fn close(&self, code: CloseCode) {
         self.queue.lock().close.get_or_insert(code);
         self.waker.wake();
+    }
+
+    /// Pings the peer and waits for anything it sends. Whether anything came in time, on a connection that stays open.
+    pub async fn shows_life(&self, time_max: Duration) -> bool {
+        let sign = self.sign_of_life.notified();
+        tokio::pin!(sign);
+        // From here on no sign is missed.
+        sign.as_mut().enable();
+        self.is_watched.store(true, Ordering::Release);
+        self.is_ping_wanted.store(true, Ordering::Release);
+        self.waker.wake();
+        tokio::time::timeout(time_max, sign).await.is_ok() && !self.is_closing()
+    }
+
+    /// Whether the peer is to be pinged now; asked once.
+    pub(super) fn take_ping(&self) -> bool {
+        self.is_ping_wanted.load(Ordering::Acquire)
+            && self.is_ping_wanted.swap(false, Ordering::AcqRel)
+    }
+
+    /// Notes that the peer has sent something, or will never again.
+    pub(super) fn note_life(&self) {
+        if self.is_watched.load(Ordering::Acquire) && self.is_watched.swap(false, Ordering::AcqRel)
+        {
+            self.sign_of_life.notify_waiters();
+        }
     }
 
     /// Whether the connection closes.

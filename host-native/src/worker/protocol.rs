@@ -6,7 +6,7 @@ use iii_stream_core::fields::{FieldError, Fields};
 use iii_stream_core::text::push_string;
 use serde_json::value::RawValue;
 
-use crate::engine::{Call, CallResult, Output};
+use crate::engine::{Binding, Call, CallResult, Output};
 
 /// A frame of a worker.
 #[derive(Debug)]
@@ -21,6 +21,11 @@ pub(super) enum WorkerFrame<'a> {
     UnregisterTrigger {
         id: Cow<'a, str>,
     },
+    RegisterTriggerType(RegisterTriggerType<'a>),
+    UnregisterTriggerType {
+        id: Cow<'a, str>,
+    },
+    TriggerResult(TriggerResult<'a>),
     Reattach {
         previous_worker_id: Cow<'a, str>,
         token: Option<Cow<'a, str>>,
@@ -85,6 +90,23 @@ pub(super) struct RegisterTrigger<'a> {
     pub(super) has_blank_namespace: bool,
 }
 
+/// `registertriggertype`, section 6.2.
+#[derive(Debug)]
+pub(super) struct RegisterTriggerType<'a> {
+    pub(super) id: Cow<'a, str>,
+    pub(super) description: Cow<'a, str>,
+    pub(super) trigger_request_format: Option<&'a str>,
+    pub(super) call_request_format: Option<&'a str>,
+}
+
+/// `triggerregistrationresult`, section 6.2: what the provider of a type says of a binding.
+#[derive(Debug)]
+pub(super) struct TriggerResult<'a> {
+    pub(super) id: Cow<'a, str>,
+    /// `None`: it takes the binding.
+    pub(super) error: Option<&'a str>,
+}
+
 /// A frame that cannot be understood.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Undecodable<'a> {
@@ -94,7 +116,7 @@ pub(super) struct Undecodable<'a> {
     pub(super) call: Option<(Cow<'a, str>, Cow<'a, str>)>,
 }
 
-const FIELDS: &[&str; 22] = &[
+const FIELDS: &[&str; 23] = &[
     "type",
     "invocation_id",
     "function_id",
@@ -116,7 +138,8 @@ const FIELDS: &[&str; 22] = &[
     "previous_worker_id",
     "reattach_token",
     "trigger_namespace",
-    "message",
+    "trigger_request_format",
+    "call_request_format",
 ];
 const TYPE: usize = 0;
 const INVOCATION_ID: usize = 1;
@@ -139,8 +162,10 @@ const INVOCATION: usize = 17;
 const PREVIOUS_WORKER_ID: usize = 18;
 const REATTACH_TOKEN: usize = 19;
 const TRIGGER_NAMESPACE: usize = 20;
+const TRIGGER_REQUEST_FORMAT: usize = 21;
+const CALL_REQUEST_FORMAT: usize = 22;
 
-type FrameFields<'a> = Fields<'a, 22>;
+type FrameFields<'a> = Fields<'a, 23>;
 
 /// Reads a frame.
 ///
@@ -165,13 +190,12 @@ pub(super) fn decode(text: &str) -> Result<WorkerFrame<'_>, Undecodable<'_>> {
             .map(|id| WorkerFrame::UnregisterTrigger { id }),
         Ok("reattach") => decode_reattach(&fields),
         Ok("ping") => Ok(WorkerFrame::Ping),
-        Ok(
-            "pong"
-            | "registertriggertype"
-            | "unregistertriggertype"
-            | "registerservice"
-            | "triggerregistrationresult",
-        ) => Ok(WorkerFrame::Ignored),
+        Ok("registertriggertype") => decode_trigger_type(&fields),
+        Ok("unregistertriggertype") => fields
+            .string(ID)
+            .map(|id| WorkerFrame::UnregisterTriggerType { id }),
+        Ok("triggerregistrationresult") => decode_trigger_result(&fields),
+        Ok("pong" | "registerservice") => Ok(WorkerFrame::Ignored),
         _ => Err(fields.wrong_type(TYPE, "a message type of the worker protocol")),
     };
     decoded.map_err(|error| Undecodable {
@@ -256,6 +280,23 @@ fn decode_register_trigger<'a>(
         metadata: fields.optional(METADATA).map(RawValue::get),
         has_blank_namespace: is_blank(NAMESPACE)? || is_blank(TRIGGER_NAMESPACE)?,
     })
+}
+
+fn decode_trigger_type<'a>(fields: &FrameFields<'a>) -> Result<WorkerFrame<'a>, FieldError> {
+    Ok(WorkerFrame::RegisterTriggerType(RegisterTriggerType {
+        id: fields.string(ID)?,
+        description: fields.optional_string(DESCRIPTION)?.unwrap_or_default(),
+        trigger_request_format: fields.optional(TRIGGER_REQUEST_FORMAT).map(RawValue::get),
+        call_request_format: fields.optional(CALL_REQUEST_FORMAT).map(RawValue::get),
+    }))
+}
+
+fn decode_trigger_result<'a>(fields: &FrameFields<'a>) -> Result<WorkerFrame<'a>, FieldError> {
+    let id = fields.string(ID)?;
+    Ok(WorkerFrame::TriggerResult(TriggerResult {
+        id,
+        error: fields.optional(ERROR).map(RawValue::get),
+    }))
 }
 
 fn decode_reattach<'a>(fields: &FrameFields<'a>) -> Result<WorkerFrame<'a>, FieldError> {
@@ -403,22 +444,42 @@ pub(super) fn registration_rejected(function_id: &str, owner: &str) -> String {
     out
 }
 
-/// The refusal of a binding, section 6.1.
+/// The refusal of a binding, section 6.1. `error` is its body as JSON text.
 pub(super) fn trigger_refused(
     id: &str,
     trigger_type: &str,
     function_id: &str,
-    code: &str,
-    message: &str,
+    error: &str,
 ) -> String {
     let mut out = String::from(r#"{"type":"triggerregistrationresult""#);
     push_text_field(&mut out, "id", id);
     push_text_field(&mut out, "trigger_type", trigger_type);
     push_text_field(&mut out, "function_id", function_id);
-    out.push_str(r#","error":{"code":"#);
-    push_string(&mut out, code);
-    push_text_field(&mut out, "message", message);
-    out.push_str("}}");
+    push_field(&mut out, "error", error);
+    out.push('}');
+    out
+}
+
+/// A binding for the provider of its type, section 6.2.
+pub(super) fn register_trigger(binding: &Binding) -> String {
+    let mut out = String::from(r#"{"type":"registertrigger""#);
+    push_text_field(&mut out, "id", &binding.id);
+    push_text_field(&mut out, "trigger_type", &binding.trigger_type);
+    push_text_field(&mut out, "function_id", &binding.function_id);
+    push_field(&mut out, "config", &binding.config);
+    if let Some(metadata) = &binding.metadata {
+        push_field(&mut out, "metadata", metadata);
+    }
+    out.push('}');
+    out
+}
+
+/// The end of a binding for the provider of its type, section 6.2.
+pub(super) fn unregister_trigger(binding: &Binding) -> String {
+    let mut out = String::from(r#"{"type":"unregistertrigger""#);
+    push_text_field(&mut out, "id", &binding.id);
+    push_text_field(&mut out, "trigger_type", &binding.trigger_type);
+    out.push('}');
     out
 }
 

@@ -1,6 +1,7 @@
 //! One worker connection: reads its frames, in order, and does what they say.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -8,12 +9,14 @@ use std::time::Duration;
 use hyper_tungstenite::HyperWebsocket;
 
 use super::protocol::{
-    self, Action, InvocationResult, Invoke, RegisterFunction, RegisterTrigger, Trace, Undecodable,
-    WorkerFrame,
+    self, Action, InvocationResult, Invoke, RegisterFunction, RegisterTrigger, RegisterTriggerType,
+    Trace, TriggerResult, Undecodable, WorkerFrame,
 };
-use super::remote::RemoteFunction;
+use super::remote::{HttpFunction, RemoteFunction, RemoteTriggerType};
 use super::workers::{Worker, Workers};
-use crate::engine::{Answer, Binding, Call, CallResult, Details, Failure, Output, ReplyTo};
+use crate::engine::{
+    Answer, Binding, Call, CallResult, Details, Failure, Function, Output, ReplyTo,
+};
 use crate::socket::{Connection, Incoming, Outbox};
 
 /// How often calls are forgotten whose callers no longer wait.
@@ -26,7 +29,7 @@ const RECEIVE_BATCH: usize = 256;
 const TELEMETRY_PREFIXES: [&[u8]; 3] = [b"OTLP", b"MTRC", b"LOGS"];
 
 /// Serves one connection until it ends.
-pub async fn serve(socket: HyperWebsocket, workers: Arc<Workers>) {
+pub async fn serve(socket: HyperWebsocket, workers: Arc<Workers>, addr: IpAddr) {
     let socket = match socket.await {
         Ok(socket) => socket,
         Err(error) => {
@@ -35,7 +38,7 @@ pub async fn serve(socket: HyperWebsocket, workers: Arc<Workers>) {
         }
     };
     let mut connection = Connection::new(socket, workers.limits.connection);
-    let worker = workers.connect();
+    let worker = workers.connect(addr);
     tracing::info!(worker = %worker.id, "worker connected");
     let session = Session {
         workers: &workers,
@@ -118,6 +121,11 @@ impl Session<'_> {
                     .reattach(worker, &previous_worker_id, token.as_deref());
             }
             WorkerFrame::Ping => worker.outbox.push(protocol::PONG.into()),
+            WorkerFrame::RegisterTriggerType(register) => self.register_trigger_type(&register),
+            WorkerFrame::UnregisterTriggerType { id } => {
+                self.workers.triggers().unregister_type(&id, &worker.id);
+            }
+            WorkerFrame::TriggerResult(result) => self.take_trigger_result(&result),
             WorkerFrame::Ignored => {}
         }
     }
@@ -199,10 +207,6 @@ impl Session<'_> {
 
     fn register_function(&self, register: &RegisterFunction<'_>) {
         let worker = self.worker;
-        if register.is_http {
-            tracing::warn!(worker = %worker.id, function = %register.id, "functions that are called over HTTP are not supported, registration ignored");
-            return;
-        }
         let owned = |json: Option<&str>| json.map(str::to_owned);
         let details = Details {
             description: register.description.as_deref().map(str::to_owned),
@@ -210,15 +214,43 @@ impl Session<'_> {
             request_format: owned(register.request_format),
             response_format: owned(register.response_format),
         };
-        let function = Arc::new(RemoteFunction {
-            worker: worker.clone(),
-        });
+        let function: Arc<dyn Function> = if register.is_http {
+            Arc::new(HttpFunction)
+        } else {
+            Arc::new(RemoteFunction {
+                worker: worker.clone(),
+            })
+        };
         let registry = self.workers.registry();
-        if let Err(conflict) = registry.register(&register.id, &worker.id, function, details) {
-            tracing::warn!(worker = %worker.id, function = %register.id, %conflict, "registration refused");
-            let frame = protocol::registration_rejected(&register.id, &conflict.owner);
-            worker.outbox.push(frame.into());
-        }
+        let Err(conflict) =
+            registry.register(&register.id, &worker.id, function.clone(), details.clone())
+        else {
+            return;
+        };
+        // The owner may be gone without having said so: it is asked for a sign of life before the newcomer is refused.
+        let (workers, worker, id) = (
+            self.workers.clone(),
+            worker.clone(),
+            register.id.as_ref().to_owned(),
+        );
+        tokio::spawn(async move {
+            let has_ended = !workers.is_alive(&conflict.owner).await;
+            let is_taken = has_ended
+                && workers
+                    .registry()
+                    .register(&id, &worker.id, function, details)
+                    .is_ok();
+            // Whoever went away meanwhile must not own anything.
+            if is_taken && !workers.is_connected(&worker.id) {
+                workers.registry().unregister(&id, &worker.id);
+            }
+            if !is_taken {
+                tracing::warn!(worker = %worker.id, function = %id, %conflict, "registration refused");
+                worker
+                    .outbox
+                    .push(protocol::registration_rejected(&id, &conflict.owner).into());
+            }
+        });
     }
 
     fn register_trigger(&self, register: &RegisterTrigger<'_>) {
@@ -230,7 +262,8 @@ impl Session<'_> {
                 ..
             } = register;
             tracing::warn!(worker = %self.worker.id, trigger = %id, message, "trigger refused");
-            let frame = protocol::trigger_refused(id, trigger_type, function_id, code, message);
+            let error = Failure::new(code, message);
+            let frame = protocol::trigger_refused(id, trigger_type, function_id, error.body());
             self.worker.outbox.push(frame.into());
         };
         if register.has_blank_namespace {
@@ -247,6 +280,44 @@ impl Session<'_> {
         };
         if let Err(error) = self.workers.triggers().bind(binding) {
             refuse("trigger_registration_failed", &error.message);
+        }
+    }
+
+    fn register_trigger_type(&self, register: &RegisterTriggerType<'_>) {
+        let worker = self.worker;
+        let details = Details {
+            description: Some(register.description.as_ref().to_owned()),
+            request_format: register.trigger_request_format.map(str::to_owned),
+            response_format: register.call_request_format.map(str::to_owned),
+            metadata: None,
+        };
+        let provider = Arc::new(RemoteTriggerType {
+            worker: worker.clone(),
+        });
+        if !self
+            .workers
+            .triggers()
+            .register_type(&register.id, &worker.id, details, provider)
+        {
+            tracing::warn!(worker = %worker.id, trigger_type = %register.id, "trigger type refused: it is the server's, or there are too many");
+        }
+    }
+
+    /// Passes a provider's refusal on to whoever made the binding.
+    fn take_trigger_result(&self, result: &TriggerResult<'_>) {
+        let Some(error) = result.error else { return };
+        let refused = self
+            .workers
+            .triggers()
+            .refused_by(&result.id, &self.worker.id);
+        if let Some(binding) = refused {
+            let frame = protocol::trigger_refused(
+                &binding.id,
+                &binding.trigger_type,
+                &binding.function_id,
+                error,
+            );
+            self.workers.send_to(&binding.owner, frame);
         }
     }
 

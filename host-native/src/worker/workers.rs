@@ -1,6 +1,7 @@
 //! Who is connected to the worker port, and what a connection leaves behind when it ends.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -8,7 +9,11 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
-use crate::engine::{OwnerId, Registry, ReplyTo, Triggers};
+use super::profile::Profile;
+use crate::clock;
+use crate::engine::{
+    Call, CallResult, Failure, Notices, Output, OwnerId, Registry, ReplyTo, Triggers,
+};
 use crate::socket::{CloseCode, Limits, Outbox};
 
 /// The bounds of the worker port.
@@ -39,10 +44,28 @@ pub(super) struct Worker {
     next_invocation: AtomicU64,
     /// The part that all invocation ids for this worker share.
     invocation_prefix: u64,
+    profile: Mutex<Profile>,
+    connected_at_ms: u64,
+    addr: IpAddr,
+}
+
+/// A connected worker as it is shown to whoever asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkerInfo {
+    /// Its id.
+    pub id: OwnerId,
+    /// What it says of itself.
+    pub profile: Profile,
+    /// When it connected, in Unix milliseconds.
+    pub connected_at_ms: u64,
+    /// Where it connected from.
+    pub addr: IpAddr,
+    /// Calls that it executes now.
+    pub active_invocations: usize,
 }
 
 impl Worker {
-    fn new(limits: &WorkerLimits) -> Self {
+    fn new(limits: &WorkerLimits, addr: IpAddr) -> Self {
         let (invocation_prefix, _) = Uuid::new_v4().as_u64_pair();
         Self {
             id: Uuid::new_v4().to_string().into(),
@@ -52,6 +75,9 @@ impl Worker {
             executing: Mutex::new(Some(HashMap::new())),
             next_invocation: AtomicU64::new(1),
             invocation_prefix,
+            profile: Mutex::default(),
+            connected_at_ms: clock::unix_ms(),
+            addr,
         }
     }
 
@@ -83,6 +109,16 @@ impl Worker {
         self.executing.lock().as_mut()?.remove(&count)
     }
 
+    fn info(&self) -> WorkerInfo {
+        WorkerInfo {
+            id: self.id.clone(),
+            profile: self.profile.lock().clone(),
+            connected_at_ms: self.connected_at_ms,
+            addr: self.addr,
+            active_invocations: self.executing.lock().as_ref().map_or(0, HashMap::len),
+        }
+    }
+
     /// Forgets calls whose callers no longer wait.
     pub(super) fn forget_abandoned(&self) {
         if let Some(calls) = self.executing.lock().as_mut() {
@@ -98,16 +134,35 @@ pub struct Workers {
     /// The bounds of this port.
     pub limits: WorkerLimits,
     connected: Mutex<HashMap<OwnerId, Arc<Worker>>>,
+    /// The trigger type `engine::workers-available`.
+    availability: Arc<Notices>,
+}
+
+/// How long the owner of a function has to show life when another worker wants the function.
+const SIGN_OF_LIFE_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// What is told of workers. Source: worker protocol, section 11.
+#[derive(Clone, Copy, Debug)]
+enum Event {
+    Connected,
+    Described,
+    Disconnected,
 }
 
 impl Workers {
     /// No workers yet.
-    pub fn new(registry: Arc<Registry>, triggers: Arc<Triggers>, limits: WorkerLimits) -> Self {
+    pub fn new(
+        registry: Arc<Registry>,
+        triggers: Arc<Triggers>,
+        availability: Arc<Notices>,
+        limits: WorkerLimits,
+    ) -> Self {
         Self {
             registry,
             triggers,
             limits,
             connected: Mutex::default(),
+            availability,
         }
     }
 
@@ -119,17 +174,89 @@ impl Workers {
         &self.triggers
     }
 
-    pub(super) fn connect(&self) -> Arc<Worker> {
-        let worker = Arc::new(Worker::new(&self.limits));
+    pub(super) fn connect(&self, addr: IpAddr) -> Arc<Worker> {
+        let worker = Arc::new(Worker::new(&self.limits, addr));
         self.connected
             .lock()
             .insert(worker.id.clone(), worker.clone());
+        self.tell(Event::Connected, &worker.id);
         worker
+    }
+
+    /// Takes what a worker says of itself. Shape of the answer: `{"success":bool}`.
+    ///
+    /// Errors: `deserialization_error`.
+    pub fn describe(&self, call: &Call<'_>) -> CallResult {
+        let profile = Profile::read(call.data).map_err(|error| {
+            Failure::new(
+                "deserialization_error",
+                &format!("{}: {error}", call.function_id),
+            )
+        })?;
+        let worker = call.caller.and_then(|id| self.find(id));
+        if let Some(worker) = &worker {
+            *worker.profile.lock() = profile;
+            self.tell(Event::Described, &worker.id);
+        }
+        Ok(Output::Json(format!(
+            r#"{{"success":{}}}"#,
+            worker.is_some()
+        )))
+    }
+
+    fn tell(&self, event: Event, worker_id: &str) {
+        let event = match event {
+            Event::Connected => "worker_connected",
+            Event::Described => "worker_metadata_updated",
+            Event::Disconnected => "worker_disconnected",
+        };
+        self.availability
+            .tell(|| format!(r#"{{"event":"{event}","worker_id":"{worker_id}"}}"#));
+    }
+
+    fn find(&self, id: &str) -> Option<Arc<Worker>> {
+        self.connected.lock().get(id).cloned()
+    }
+
+    pub(super) fn is_connected(&self, id: &str) -> bool {
+        self.connected.lock().contains_key(id)
+    }
+
+    /// Whether the owner of something shows life. The server always does; a worker that does not is disconnected.
+    pub(super) async fn is_alive(&self, owner: &OwnerId) -> bool {
+        let Some(worker) = self.find(owner) else {
+            return owner == self.registry.server();
+        };
+        if worker.outbox.shows_life(SIGN_OF_LIFE_TIME_MAX).await {
+            return true;
+        }
+        self.disconnect(&worker);
+        worker.outbox.close(CloseCode::Replaced);
+        false
+    }
+
+    /// Sends a frame to a worker, if it is connected.
+    pub(super) fn send_to(&self, id: &str, frame: String) {
+        if let Some(worker) = self.find(id) {
+            worker.outbox.push(frame.into());
+        }
+    }
+
+    /// All connected workers, the first ones first.
+    pub fn list(&self) -> Vec<WorkerInfo> {
+        let mut workers: Vec<_> = self
+            .connected
+            .lock()
+            .values()
+            .map(|worker| worker.info())
+            .collect();
+        workers.sort_by(|a, b| (a.connected_at_ms, &a.id).cmp(&(b.connected_at_ms, &b.id)));
+        workers
     }
 
     /// Ends the connection `previous` if the token proves that it was the same worker's.
     pub(super) fn reattach(&self, worker: &Worker, previous: &str, token: Option<&str>) {
-        let old = self.connected.lock().get(previous).cloned();
+        let old = self.find(previous);
         if let Some(old) =
             old.filter(|old| token == Some(&old.reattach_token) && old.id != worker.id)
         {
@@ -141,7 +268,9 @@ impl Workers {
     /// Takes everything away that a connection has registered, and answers the calls it was executing with
     /// `invocation_stopped`. May be called twice.
     pub(super) fn disconnect(&self, worker: &Worker) {
-        self.connected.lock().remove(&worker.id);
+        if self.connected.lock().remove(&worker.id).is_some() {
+            self.tell(Event::Disconnected, &worker.id);
+        }
         self.registry.remove_owner(&worker.id);
         self.triggers.remove_owner(&worker.id);
         let executing = worker.executing.lock().take();
