@@ -190,16 +190,8 @@ pub fn read_update(input: &str) -> Result<Write<'_>, CallError> {
     let input = Input::read(UPDATE, input, FIELDS)?;
     let target = input.target()?;
     let item = input.item(2)?;
-    let ops = input
-        .fields
-        .raw(3)
-        .ok_or(OpsError::NotAnArray { got: "nothing" })
-        .and_then(Ops::from_raw)
-        .map_err(|source| CallError::Ops {
-            function: UPDATE,
-            source,
-        })?;
-    let is_atomic = input.of(input.fields.optional_bool(4))?.unwrap_or(false);
+    let ops = input.ops(3)?;
+    let is_atomic = input.flag(4)?;
     let action = Action::Update {
         ops,
         is_atomic,
@@ -257,7 +249,7 @@ pub fn read_get(input: &str) -> Result<Get<'_>, CallError> {
     let input = Input::read(GET, input, FIELDS)?;
     let target = input.target()?;
     let item = input.required_name(2)?;
-    let meta = input.of(input.fields.optional_bool(3))?.unwrap_or(false);
+    let meta = input.flag(3)?;
     Ok(Get { target, item, meta })
 }
 
@@ -266,7 +258,7 @@ pub fn read_list(input: &str) -> Result<List<'_>, CallError> {
     const FIELDS: &[&str; 3] = &["stream_name", "group_id", "meta"];
     let input = Input::read(LIST, input, FIELDS)?;
     let target = input.target()?;
-    let meta = input.of(input.fields.optional_bool(2))?.unwrap_or(false);
+    let meta = input.flag(2)?;
     Ok(List { target, meta })
 }
 
@@ -287,14 +279,14 @@ pub fn read_list_all(input: &str) -> Result<(), CallError> {
 }
 
 /// The fields of one call, with the function's name for its errors. The first two are stream and group.
-struct Input<'a, const N: usize> {
+pub(crate) struct Input<'a, const N: usize> {
     function: &'static str,
     names: &'static [&'static str; N],
     fields: Fields<'a, N>,
 }
 
 impl<'a, const N: usize> Input<'a, N> {
-    fn read(
+    pub(crate) fn read(
         function: &'static str,
         input: &'a str,
         names: &'static [&'static str; N],
@@ -322,11 +314,11 @@ impl<'a, const N: usize> Input<'a, N> {
         })
     }
 
-    fn item(&self, index: usize) -> Result<Arc<str>, CallError> {
+    pub(crate) fn item(&self, index: usize) -> Result<Arc<str>, CallError> {
         self.required_name(index).map(|name| name.as_ref().into())
     }
 
-    fn required_name(&self, index: usize) -> Result<Cow<'a, str>, CallError> {
+    pub(crate) fn required_name(&self, index: usize) -> Result<Cow<'a, str>, CallError> {
         self.name(self.names[index], self.of(self.fields.string(index))?)
     }
 
@@ -341,13 +333,33 @@ impl<'a, const N: usize> Input<'a, N> {
         })
     }
 
-    fn value(&self, index: usize) -> Result<Json, CallError> {
+    pub(crate) fn value(&self, index: usize) -> Result<Json, CallError> {
         let raw = self.of(self.fields.required(index))?;
         Json::from_raw(raw).map_err(|source| CallError::Value {
             function: self.function,
             field: self.names[index],
             source,
         })
+    }
+
+    pub(crate) fn has(&self, index: usize) -> bool {
+        self.fields.raw(index).is_some()
+    }
+
+    pub(crate) fn flag(&self, index: usize) -> Result<bool, CallError> {
+        Ok(self.of(self.fields.optional_bool(index))?.unwrap_or(false))
+    }
+
+    pub(crate) fn ops(&self, index: usize) -> Result<Ops, CallError> {
+        let raw = self
+            .fields
+            .raw(index)
+            .ok_or(OpsError::NotAnArray { got: "nothing" });
+        raw.and_then(Ops::from_raw)
+            .map_err(|source| CallError::Ops {
+                function: self.function,
+                source,
+            })
     }
 
     fn ttl_ms(&self, index: usize) -> Result<Option<u64>, CallError> {
@@ -361,7 +373,7 @@ impl<'a, const N: usize> Input<'a, N> {
     }
 
     /// Reads the fields that all writes to items end with: `if`, `mutation` and `returning`, from `first` on.
-    fn write(
+    pub(crate) fn write(
         &self,
         target: Target<'a>,
         item: Option<Arc<str>>,

@@ -121,6 +121,18 @@ pub enum Outcome {
     Refused(Refusal),
 }
 
+impl Outcome {
+    /// The value before, of a command that changed or deleted an item.
+    pub fn old(&self) -> Option<&Json> {
+        match self {
+            Self::Set { old, .. } | Self::Updated { old, .. } | Self::Deleted { old } => {
+                old.as_ref()
+            }
+            Self::Sent | Self::Duplicate { .. } | Self::Refused(_) => None,
+        }
+    }
+}
+
 /// Why a command was not carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

@@ -116,6 +116,34 @@ pub fn session_input(
     out
 }
 
+/// The input of a `state` trigger's handler. `new` is `None` for a delete; a delete of a missing key has no old value.
+///
+/// Source: stream functions, appendix.
+pub fn state_input(
+    kind: &Kind,
+    scope: &str,
+    key: &str,
+    old: Option<&Json>,
+    new: Option<&Json>,
+) -> String {
+    let mut out = String::from(match kind {
+        Kind::Create => r#"{"type":"state","event_type":"state:created","scope":"#,
+        Kind::Delete => r#"{"type":"state","event_type":"state:deleted","scope":"#,
+        Kind::Update | Kind::Event { .. } => {
+            r#"{"type":"state","event_type":"state:updated","scope":"#
+        }
+    });
+    push_string(&mut out, scope);
+    out.push_str(r#","key":"#);
+    push_string(&mut out, key);
+    out.push_str(r#","old_value":"#);
+    out.push_str(old.map_or("null", Json::as_str));
+    out.push_str(r#","new_value":"#);
+    out.push_str(new.map_or("null", Json::as_str));
+    out.push('}');
+    out
+}
+
 /// Whether a subscription to an item, or with `None` to the whole group, gets to see a change.
 ///
 /// Source: subscriber socket, section 4.1.

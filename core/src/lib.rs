@@ -26,6 +26,7 @@ mod path;
 mod position;
 mod reply;
 mod stamp;
+pub mod state;
 pub mod text;
 
 pub use apply::{Applied, apply};

@@ -14,6 +14,7 @@ pub mod hub;
 pub mod introspection;
 pub mod server;
 pub mod socket;
+pub mod state;
 pub mod store;
 pub mod stream;
 pub mod subscriber;

@@ -16,17 +16,17 @@ use uuid::Uuid;
 use crate::auth::{Auth, AuthRequest};
 use crate::config::{Config, StoreConfig, WorkerPortConfig};
 use crate::engine::{
-    Call, Immediate, JoinTriggers, LaneContext, LeaveTriggers, Notices, Registry, StreamTriggers,
-    TriggerType, Triggers,
+    Call, Immediate, JoinTriggers, LaneContext, LeaveTriggers, Notices, Registry, StateTriggers,
+    StreamTriggers, TriggerType, Triggers,
 };
 use crate::feed::Feed;
 use crate::hub::Hub;
 use crate::introspection::{self, Directory};
 use crate::socket::{self, Refused};
 use crate::store::{MemoryStore, Store};
-use crate::stream;
 use crate::subscriber::{self, Admission, Subscribers};
 use crate::worker::{self, Workers};
+use crate::{state, stream};
 
 /// How long a stop waits for close handshakes.
 const STOP_TIME_MAX: Duration = Duration::from_secs(6);
@@ -187,10 +187,14 @@ impl Parts {
         };
         let joins = Arc::new(JoinTriggers::new(guards, config.join_guards.deny_on_error));
         let leaves = Arc::new(LeaveTriggers::new(lanes.clone()));
+        let state_triggers = Arc::new(StateTriggers::new(lanes.clone()));
+        let state_store: Arc<dyn Store> =
+            Arc::new(MemoryStore::new(&new_epoch(), state_triggers.clone()));
+        state::register(&registry, &state_store, &state_triggers);
         let triggers = Arc::new(Triggers::new(registry.server().clone()));
         let workers_available = Arc::new(Notices::new(lanes.clone()));
         let functions_available = Arc::new(Notices::new(lanes));
-        let types: [(&str, &str, Arc<dyn TriggerType>); 5] = [
+        let types: [(&str, &str, Arc<dyn TriggerType>); 6] = [
             (
                 "stream",
                 "an item was created, updated or deleted",
@@ -202,6 +206,11 @@ impl Parts {
                 joins.clone(),
             ),
             ("stream:leave", "a subscription has ended", leaves.clone()),
+            (
+                "state",
+                "a key of a scope was created, updated or deleted",
+                state_triggers,
+            ),
             (
                 "engine::workers-available",
                 "a worker came, described itself, or went",

@@ -5,6 +5,7 @@ mod lane;
 mod notice;
 mod registry;
 mod session_trigger;
+mod state_trigger;
 mod stream_trigger;
 mod trigger;
 
@@ -13,5 +14,6 @@ pub use lane::LaneContext;
 pub use notice::Notices;
 pub use registry::{Conflict, Details, FunctionInfo, OwnerId, Registry};
 pub use session_trigger::{JoinTriggers, LeaveTriggers};
+pub use state_trigger::StateTriggers;
 pub use stream_trigger::StreamTriggers;
 pub use trigger::{BindError, Binding, TriggerType, Triggers, TypeInfo};

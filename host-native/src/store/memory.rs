@@ -159,7 +159,8 @@ impl MemoryStore {
         let mut state = entry.state.lock();
         state.deadline_ms = None;
         for change in state.group.expire(now_ms, EXPIRE_BATCH_MAX) {
-            self.sink.publish(&entry.key, change);
+            let old = change.value.clone();
+            self.sink.publish(&entry.key, change, Some(&old));
         }
         self.after_write(&entry.key, &mut state, false);
     }
@@ -263,7 +264,8 @@ impl Store for MemoryStore {
             let was_empty = state.group.is_empty();
             let committed = state.group.commit(command, now_ms);
             if let Some(change) = &committed.change {
-                self.sink.publish(key, change.clone());
+                self.sink
+                    .publish(key, change.clone(), committed.reply.outcome.old());
             }
             self.after_write(key, state, was_empty);
             committed

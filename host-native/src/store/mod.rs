@@ -5,7 +5,7 @@ mod memory;
 
 use std::sync::Arc;
 
-use iii_stream_core::{Change, Command, Committed, GroupKey, GroupRef, Item};
+use iii_stream_core::{Change, Command, Committed, GroupKey, GroupRef, Item, Json};
 
 pub use memory::MemoryStore;
 
@@ -39,8 +39,8 @@ pub type StreamGroups = (Arc<str>, Vec<Arc<str>>);
 /// Takes the changes of each group in the order of their sequence, while the group is held. It must not block,
 /// and must not call the store.
 pub trait ChangeSink: Send + Sync {
-    /// Takes the next change of `group`.
-    fn publish(&self, group: &GroupKey, change: Arc<Change>);
+    /// Takes the next change of `group`; `old` is the item's value before.
+    fn publish(&self, group: &GroupKey, change: Arc<Change>, old: Option<&Json>);
 }
 
 /// A place where groups are kept.

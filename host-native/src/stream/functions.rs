@@ -13,7 +13,7 @@ use iii_stream_core::{
 
 use crate::clock;
 use crate::engine::{Call, CallResult, Failure, Function, Output, Registry, ReplyTo};
-use crate::store::{Store, StoreError};
+use crate::store::{Done, Store};
 
 /// Which of the functions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,25 +154,32 @@ impl StreamFunction {
         self.store.list_all(done);
     }
 
-    /// Turns what the store says into the answer of the call.
     fn answer<T: 'static>(
         &self,
         reply: ReplyTo,
         to_result: impl FnOnce(T) -> CallResult + Send + 'static,
-    ) -> Box<dyn FnOnce(Result<T, StoreError>) + Send> {
-        let code = self.verb.store_error_code();
-        Box::new(move |outcome| {
-            reply.send(
-                outcome
-                    .map_err(|error| Failure::new(code, &error.message))
-                    .and_then(to_result),
-            );
-        })
+    ) -> Done<T> {
+        answer(self.verb.store_error_code(), reply, to_result)
     }
 }
 
+/// Turns what a store says into the answer of a call; `code` is that of the store's own errors.
+pub fn answer<T: 'static>(
+    code: &'static str,
+    reply: ReplyTo,
+    to_result: impl FnOnce(T) -> CallResult + Send + 'static,
+) -> Done<T> {
+    Box::new(move |outcome| {
+        reply.send(
+            outcome
+                .map_err(|error| Failure::new(code, &error.message))
+                .and_then(to_result),
+        );
+    })
+}
+
 /// Answers a call that cannot be read; gives back what is needed to go on with one that can.
-fn unless_refused<T>(input: Result<T, CallError>, reply: ReplyTo) -> Option<(T, ReplyTo)> {
+pub fn unless_refused<T>(input: Result<T, CallError>, reply: ReplyTo) -> Option<(T, ReplyTo)> {
     match input {
         Ok(input) => Some((input, reply)),
         Err(error) => {
@@ -183,7 +190,7 @@ fn unless_refused<T>(input: Result<T, CallError>, reply: ReplyTo) -> Option<(T, 
 }
 
 /// A refusal as the error of a call, with what its caller needs to go on as fields of their own.
-fn refused(refusal: Refusal) -> Failure {
+pub fn refused(refusal: Refusal) -> Failure {
     let failure = Failure::new(refusal.code(), &refusal.to_string());
     match refusal {
         Refusal::PreconditionFailed { seq } => failure.with_field(

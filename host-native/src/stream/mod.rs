@@ -2,4 +2,4 @@
 
 mod functions;
 
-pub use functions::{Verb, register};
+pub use functions::{Verb, answer, refused, register, unless_refused};
