@@ -142,6 +142,14 @@ impl Group {
         Committed { reply, change }
     }
 
+    /// Stamps a change of an item that is kept elsewhere. Nothing is known of the item's last timestamp, so this one is
+    /// later than every event of the group.
+    pub fn announce(&mut self, draft: Draft, now_ms: u64) -> Arc<Change> {
+        self.seq += 1;
+        let item_ms = draft.item.is_some().then_some(self.floor.event_ms);
+        Arc::new(stamp(draft, &mut self.floor, item_ms, self.seq, now_ms))
+    }
+
     /// When the next item goes, in Unix milliseconds.
     pub fn next_expiry_ms(&self) -> Option<u64> {
         self.expiries.first().map(|&(expires_ms, _)| expires_ms)
@@ -229,6 +237,19 @@ impl Group {
 }
 
 impl Item {
+    /// An item that is kept elsewhere: it has no version here.
+    pub fn unversioned(value: Json) -> Self {
+        Self {
+            value,
+            seq: 0,
+            created_seq: 0,
+            timestamp: 0,
+            heard_ms: 0,
+            ttl_ms: None,
+            expires_ms: None,
+        }
+    }
+
     /// Starts the time to live anew.
     fn schedule(&mut self, expiries: &mut BTreeSet<(u64, u64)>, ttl: Ttl, now_ms: u64) {
         if let Some(expires_ms) = self.expires_ms.take() {

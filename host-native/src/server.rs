@@ -23,10 +23,11 @@ use crate::feed::Feed;
 use crate::hub::Hub;
 use crate::introspection::{self, Directory};
 use crate::socket::{self, Refused};
+use crate::state;
 use crate::store::{MemoryStore, Store};
+use crate::stream::{self, CustomStorage};
 use crate::subscriber::{self, Admission, Subscribers};
 use crate::worker::{self, Workers};
-use crate::{state, stream};
 
 /// How long a stop waits for close handshakes.
 const STOP_TIME_MAX: Duration = Duration::from_secs(6);
@@ -86,7 +87,7 @@ impl Server {
     /// Errors: [`StartError`].
     pub async fn bind(config: &Config) -> Result<Self, StartError> {
         match &config.store {
-            StoreConfig::Memory => {}
+            StoreConfig::Memory | StoreConfig::Custom { .. } => {}
             StoreConfig::NotBuiltIn { name } => {
                 return Err(StartError::StoreNotBuiltIn { name: name.clone() });
             }
@@ -225,7 +226,16 @@ impl Parts {
         for (id, description, provider) in types {
             triggers.register_builtin_type(id, description, provider);
         }
-        stream::register(&registry, &shared_store);
+        let adapter = match &config.store {
+            StoreConfig::Custom { name } => Some(name.clone()),
+            _ => None,
+        };
+        let custom = Arc::new(CustomStorage::new(
+            registry.clone(),
+            shared_store.clone(),
+            adapter,
+        ));
+        stream::register(&registry, &shared_store, &custom);
         let workers = Arc::new(Workers::new(
             registry.clone(),
             triggers.clone(),
@@ -241,7 +251,7 @@ impl Parts {
         introspection::register(&registry, &directory);
         let subscribers = Arc::new(Subscribers::new(
             hub.clone(),
-            shared_store,
+            custom,
             joins,
             leaves,
             config.subscribers.limits,

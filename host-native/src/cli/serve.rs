@@ -82,6 +82,7 @@ fn program() -> String {
 fn greet(config: &Config, server: &Server) -> Result<(), Failure> {
     let store = match config.store {
         StoreConfig::Memory => "MEMORY ONLY: everything is lost when this process ends",
+        StoreConfig::Custom { .. } => "functions of your workers",
         StoreConfig::NotBuiltIn { .. } => "none",
     };
     let mut out = std::io::stdout().lock();

@@ -105,7 +105,10 @@ impl StreamEntry {
             Some(Adapter::Redis(_)) => StoreConfig::NotBuiltIn {
                 name: "redis".to_owned(),
             },
-            Some(Adapter::Other { name }) => StoreConfig::NotBuiltIn { name: name.clone() },
+            Some(Adapter::Other { name }) if name == "bridge" => {
+                StoreConfig::NotBuiltIn { name: name.clone() }
+            }
+            Some(Adapter::Other { name }) => StoreConfig::Custom { name: name.clone() },
         }
     }
 }

@@ -83,6 +83,11 @@ pub struct JoinGuardConfig {
 pub enum StoreConfig {
     /// In memory, lost when the process ends.
     Memory,
+    /// By functions of workers: `<name>::set` and so on.
+    Custom {
+        /// What their ids begin with.
+        name: String,
+    },
     /// Known, but not in this version.
     NotBuiltIn {
         /// Its name in the configuration.

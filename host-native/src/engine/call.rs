@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use iii_stream_core::fields::Fields;
 use iii_stream_core::text::push_string;
 use tokio::sync::oneshot;
 
@@ -114,6 +115,15 @@ impl Failure {
         )
     }
 
+    /// The message of the error body; the whole body where there is none.
+    pub fn message(&self) -> String {
+        let fields = Fields::read(&self.body, &["message"]);
+        let message = fields
+            .ok()
+            .and_then(|fields| fields.string(0).ok().map(Cow::into_owned));
+        message.unwrap_or_else(|| self.body.clone())
+    }
+
     /// The error body.
     pub fn body(&self) -> &str {
         &self.body
@@ -195,6 +205,19 @@ impl Waiter {
         self.0
             .await
             .unwrap_or_else(|_| Err(Failure::invocation_stopped()))
+    }
+}
+
+/// An answer that is taken where and when it arrives.
+pub struct OnAnswer<F>(pub F);
+
+impl<F: FnOnce(CallResult) + Send> Answer for OnAnswer<F> {
+    fn answer(self: Box<Self>, result: CallResult) {
+        (self.0)(result);
+    }
+
+    fn is_wanted(&self) -> bool {
+        true
     }
 }
 

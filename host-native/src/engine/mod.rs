@@ -9,7 +9,9 @@ mod state_trigger;
 mod stream_trigger;
 mod trigger;
 
-pub use call::{Answer, Call, CallResult, Failure, Function, Immediate, Output, ReplyTo, Waiter};
+pub use call::{
+    Answer, Call, CallResult, Failure, Function, Immediate, OnAnswer, Output, ReplyTo, Waiter,
+};
 pub use lane::LaneContext;
 pub use notice::Notices;
 pub use registry::{Conflict, Details, FunctionInfo, OwnerId, Registry};

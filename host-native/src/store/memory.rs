@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use hashbrown::{DefaultHashBuilder, HashMap};
-use iii_stream_core::{Command, Committed, Floor, Group, GroupKey, GroupRef, Item};
+use iii_stream_core::{Change, Command, Committed, Draft, Floor, Group, GroupKey, GroupRef, Item};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
@@ -271,6 +271,17 @@ impl Store for MemoryStore {
             committed
         });
         done(Ok(committed));
+    }
+
+    fn announce(&self, group: GroupRef<'_>, draft: Draft, now_ms: u64, done: Done<Arc<Change>>) {
+        let change = self.with_group(group, |key, state| {
+            let was_empty = state.group.is_empty();
+            let change = state.group.announce(draft, now_ms);
+            self.sink.publish(key, change.clone(), None);
+            self.after_write(key, state, was_empty);
+            change
+        });
+        done(Ok(change));
     }
 
     fn get(&self, group: GroupRef<'_>, item: &str, done: Done<Option<Item>>) {

@@ -5,7 +5,7 @@ mod memory;
 
 use std::sync::Arc;
 
-use iii_stream_core::{Change, Command, Committed, GroupKey, GroupRef, Item, Json};
+use iii_stream_core::{Change, Command, Committed, Draft, GroupKey, GroupRef, Item, Json};
 
 pub use memory::MemoryStore;
 
@@ -50,6 +50,9 @@ pub trait ChangeSink: Send + Sync {
 pub trait Store: Send + Sync {
     /// Carries out a command, or refuses it: see [`iii_stream_core::Group::commit`].
     fn commit(&self, group: GroupRef<'_>, command: Command, now_ms: u64, done: Done<Committed>);
+
+    /// Stamps and publishes a change of an item that is kept elsewhere: see [`iii_stream_core::Group::announce`].
+    fn announce(&self, group: GroupRef<'_>, draft: Draft, now_ms: u64, done: Done<Arc<Change>>);
 
     /// Reads one item.
     fn get(&self, group: GroupRef<'_>, item: &str, done: Done<Option<Item>>);

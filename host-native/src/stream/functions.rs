@@ -7,10 +7,12 @@ use iii_stream_core::command::{
     Get, List, Write, read_delete, read_get, read_list, read_list_all, read_list_groups, read_send,
     read_set, read_update,
 };
+use iii_stream_core::text::push_string;
 use iii_stream_core::{
     CallError, Committed, Item, Refusal, group_names_json, list_json, streams_json,
 };
 
+use super::custom::CustomStorage;
 use crate::clock;
 use crate::engine::{Call, CallResult, Failure, Function, Output, Registry, ReplyTo};
 use crate::store::{Done, Store};
@@ -48,8 +50,22 @@ const VERBS: [(Verb, &str); 8] = [
 ];
 
 impl Verb {
+    /// What custom storage calls it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Set => "set",
+            Self::Get => "get",
+            Self::Delete => "delete",
+            Self::Update => "update",
+            Self::List => "list",
+            Self::ListGroups => "list_groups",
+            Self::ListAll => "list_all",
+            Self::Send => "send",
+        }
+    }
+
     /// The code of an error of the store. Source: stream functions, section 2.
-    fn store_error_code(self) -> &'static str {
+    pub(super) fn store_error_code(self) -> &'static str {
         match self {
             Self::Set => "STREAM_SET_ERROR",
             Self::Get => "STREAM_GET_ERROR",
@@ -64,13 +80,14 @@ impl Verb {
 }
 
 /// Registers the eight functions on a store.
-pub fn register(registry: &Registry, store: &Arc<dyn Store>) {
+pub fn register(registry: &Registry, store: &Arc<dyn Store>, custom: &Arc<CustomStorage>) {
     for (verb, id) in VERBS {
         registry.register_builtin(
             id,
             Arc::new(StreamFunction {
                 verb,
                 store: store.clone(),
+                custom: custom.clone(),
             }),
         );
     }
@@ -79,6 +96,7 @@ pub fn register(registry: &Registry, store: &Arc<dyn Store>) {
 struct StreamFunction {
     verb: Verb,
     store: Arc<dyn Store>,
+    custom: Arc<CustomStorage>,
 }
 
 impl Function for StreamFunction {
@@ -97,10 +115,22 @@ impl Function for StreamFunction {
 }
 
 impl StreamFunction {
+    /// The worker's function that does this call instead of the server's store. Events are the server's in any case.
+    fn custom_function(&self, stream: &str) -> Option<String> {
+        if self.verb == Verb::Send {
+            None
+        } else {
+            self.custom.function(self.verb, stream)
+        }
+    }
+
     fn commit(&self, write: Result<Write<'_>, CallError>, reply: ReplyTo) {
         let Some((write, reply)) = unless_refused(write, reply) else {
             return;
         };
+        if let Some(function_id) = self.custom_function(&write.target.stream) {
+            return self.custom.commit(self.verb, &function_id, write, reply);
+        }
         let done = self.answer(reply, |committed: Committed| {
             committed.reply.to_json().map(Output::Json).map_err(refused)
         });
@@ -112,6 +142,9 @@ impl StreamFunction {
         let Some((get, reply)) = unless_refused(get, reply) else {
             return;
         };
+        if let Some(function_id) = self.custom_function(&get.target.stream) {
+            return self.custom.get(&function_id, &get, reply);
+        }
         let meta = get.meta;
         let done = self.answer(reply, move |item: Option<Item>| {
             Ok(match item {
@@ -127,6 +160,9 @@ impl StreamFunction {
         let Some((list, reply)) = unless_refused(list, reply) else {
             return;
         };
+        if let Some(function_id) = self.custom_function(&list.target.stream) {
+            return self.custom.list(&function_id, &list, reply);
+        }
         let meta = list.meta;
         let done = self.answer(reply, move |items: Vec<_>| {
             Ok(Output::Json(list_json(&items, meta)))
@@ -138,6 +174,12 @@ impl StreamFunction {
         let Some((stream, reply)) = unless_refused(stream, reply) else {
             return;
         };
+        if let Some(function_id) = self.custom_function(&stream) {
+            let mut input = String::from(r#"{"stream_name":"#);
+            push_string(&mut input, &stream);
+            input.push('}');
+            return self.custom.pass_on(&function_id, &input, reply);
+        }
         let done = self.answer(reply, |groups: Vec<_>| {
             Ok(Output::Json(group_names_json(&groups)))
         });
@@ -148,6 +190,9 @@ impl StreamFunction {
         let Some(((), reply)) = unless_refused(input, reply) else {
             return;
         };
+        if let Some(function_id) = self.custom_function("") {
+            return self.custom.pass_on(&function_id, "{}", reply);
+        }
         let done = self.answer(reply, |streams: Vec<_>| {
             Ok(Output::Json(streams_json(&streams)))
         });

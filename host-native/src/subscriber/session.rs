@@ -297,7 +297,7 @@ async fn snapshot(subscribers: &Subscribers, join: &Subscribing) -> Result<Snaps
     });
     let now_ms = clock::unix_ms();
     subscribers
-        .store
+        .streams
         .snapshot(join.group.as_ref(), join.item.as_deref(), now_ms, done);
     let dropped = |_| StoreError {
         message: "the store dropped the request".into(),

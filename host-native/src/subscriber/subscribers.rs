@@ -12,7 +12,7 @@ use super::protocol::{self, PathTarget};
 use crate::engine::{JoinTriggers, LeaveTriggers};
 use crate::hub::{ConnectionId, Hub};
 use crate::socket::{CloseCode, Limits, Outbox};
-use crate::store::Store;
+use crate::stream::CustomStorage;
 
 /// The bounds of the subscriber port.
 #[derive(Clone, Copy, Debug)]
@@ -43,7 +43,7 @@ pub struct Admission {
 /// Everything that subscriber connections share.
 pub struct Subscribers {
     pub(super) hub: Arc<Hub>,
-    pub(super) store: Arc<dyn Store>,
+    pub(super) streams: Arc<CustomStorage>,
     pub(super) joins: Arc<JoinTriggers>,
     pub(super) leaves: Arc<LeaveTriggers>,
     /// The bounds of this port.
@@ -56,7 +56,7 @@ impl Subscribers {
     /// No connections yet.
     pub fn new(
         hub: Arc<Hub>,
-        store: Arc<dyn Store>,
+        streams: Arc<CustomStorage>,
         joins: Arc<JoinTriggers>,
         leaves: Arc<LeaveTriggers>,
         limits: SubscriberLimits,
@@ -64,7 +64,7 @@ impl Subscribers {
         let next_connection = AtomicU64::new(1);
         Self {
             hub,
-            store,
+            streams,
             joins,
             leaves,
             limits,
