@@ -46,6 +46,10 @@ struct Limits {
 /// # Errors
 /// A JavaScript `Error` with a `code`, where the ops or the current value cannot be read: nothing is applied then.
 #[wasm_bindgen(js_name = applyOpsJson)]
+#[allow(
+    clippy::needless_pass_by_value,
+    reason = "an optional string can cross the border by value only"
+)]
 pub fn apply_ops_json(current_text: Option<String>, ops_text: &str) -> Result<JsValue, JsValue> {
     let (value, errors) = apply(current_text.as_deref(), ops_text)?;
     to_object(&Applied { value, errors })

@@ -231,7 +231,7 @@ impl Maker {
             }
             _ => {
                 let count = self.random.below(7);
-                self.list(count, |maker| maker.op());
+                self.list(count, Self::op);
             }
         }
     }
@@ -298,7 +298,7 @@ impl Maker {
             1 => 0,
             _ => self.random.between(1, 4),
         };
-        self.list(segments, |maker| maker.key());
+        self.list(segments, Self::key);
     }
 
     /// A key or path segment.

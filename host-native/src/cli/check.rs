@@ -32,7 +32,7 @@ pub(super) fn run(path: Option<&Path>) -> Result<(), Failure> {
     match &config.store {
         StoreConfig::Memory => println!("store        memory only"),
         StoreConfig::Custom { name } => {
-            println!("store        functions of workers: {name}::set and so on")
+            println!("store        functions of workers: {name}::set and so on");
         }
         StoreConfig::NotBuiltIn { name } => {
             println!("store        {name} (not built in yet: a start is refused)");

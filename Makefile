@@ -1,0 +1,44 @@
+# The doors to everything one does here; each is a short command that can also be run by hand.
+.DEFAULT_GOAL := help
+.PHONY: help run test check fmt lint bench e2e wasm pkg doc setup
+
+help: ## Say what there is
+	@sed -n -E 's/^([a-z0-9]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 16
+
+run: ## Build the server (release) and start it; ARGS="…" are passed on
+	cargo build --release --locked -p iii-stream
+	@exec "$$(scripts/target-folder.sh)/release/iii-stream" $(ARGS)
+
+test: setup ## Run every test suite; SUITES="core vectors" runs only these
+	@scripts/test.sh $(SUITES)
+
+check: ## Formatting and lints, as CI asks for them
+	cargo fmt --all --check
+	@$(MAKE) --no-print-directory lint
+
+fmt: ## Format the Rust sources
+	cargo fmt --all
+
+lint: ## Clippy for what runs here, and for what runs as wasm; warnings are errors
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	cargo clippy --locked -p iii-stream-wasm -p iii-stream-guest --all-targets --target wasm32-unknown-unknown -- -D warnings
+
+bench: pkg ## Measure the server and the core (release), then the npm package
+	cargo run --release --locked -p iii-stream-bench
+	node pkg/bench/core.mjs
+	node pkg/bench/chromium.mjs
+
+e2e: setup ## Run the published clients against the server
+	@scripts/test.sh clients
+
+wasm: ## Build the import-free guest and the npm package's wasm
+	@scripts/wasm.sh
+
+pkg: wasm ## Make the npm package's tarball, pkg/iii-stream-VERSION.tgz
+	cd pkg && npm pack --silent
+
+doc: ## Build the API documentation; warnings are errors
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps -p iii-stream-core -p iii-stream -p iii-stream-wasm
+
+setup: ## Install what the tests need and cargo does not bring
+	@scripts/setup.sh

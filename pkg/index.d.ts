@@ -1,0 +1,3 @@
+// Types of the whole package by its bare name.
+
+export * from "./core.js";

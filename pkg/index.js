@@ -1,0 +1,3 @@
+// The whole package by its bare name.
+
+export * from "./core.js";

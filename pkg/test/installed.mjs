@@ -1,0 +1,37 @@
+// Packs the package, installs the tarball into a folder of its own, and hands out what a user would import there.
+
+import { execFileSync } from "node:child_process";
+import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath, pathToFileURL } from "node:url";
+
+const packageFolder = fileURLToPath(new URL("..", import.meta.url));
+const npm = (args, cwd) =>
+  execFileSync("npm", [...args, "--no-audit", "--no-fund", "--silent"], {
+    cwd,
+    encoding: "utf8",
+    shell: process.platform === "win32",
+  });
+
+/** The folder into which the tarball was installed; gone when the process ends. */
+export const folder = mkdtempSync(join(tmpdir(), "iii-stream-pkg-"));
+process.on("exit", () => rmSync(folder, { recursive: true, force: true }));
+
+npm(["pack", "--pack-destination", folder], packageFolder);
+const tarball = readdirSync(folder).find((name) => name.endsWith(".tgz"));
+writeFileSync(join(folder, "package.json"), '{"private":true,"type":"module"}');
+npm(["install", "--offline", join(folder, tarball)], folder);
+
+/** The files the tarball holds, by their paths in the package. */
+export const files = readdirSync(join(folder, "node_modules/iii-stream"), { recursive: true, withFileTypes: true })
+  .filter((entry) => entry.isFile())
+  .map((entry) => join(entry.parentPath, entry.name).slice(join(folder, "node_modules/iii-stream/").length))
+  .sort();
+
+/** Imports an entry of the installed package by its name. */
+export async function installed(specifier) {
+  const door = join(folder, `${specifier.replaceAll("/", "-")}.js`);
+  writeFileSync(door, `export * from ${JSON.stringify(specifier)};\n`);
+  return import(pathToFileURL(door));
+}

@@ -1,0 +1,44 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Parser, ValueEnum};
+
+/// Benchmarks of iii-stream. Run it on an idle machine and from a release build.
+#[derive(Debug, Parser)]
+#[command(name = "iii-stream-bench", version)]
+pub(crate) struct Args {
+    /// What to measure.
+    #[arg(value_enum, default_value_t = What::All)]
+    pub(crate) what: What,
+    /// Measured seconds of each load in all, split over interleaved rounds; warm-ups come on top.
+    #[arg(long, default_value_t = 10.0, value_parser = positive)]
+    pub(crate) seconds: f64,
+    /// The server binary; by default `iii-stream` beside this program, else in target/release.
+    #[arg(long)]
+    pub(crate) server: Option<PathBuf>,
+    /// Also write the report as JSON to this file.
+    #[arg(long)]
+    pub(crate) json: Option<PathBuf>,
+}
+
+/// The parts of the benchmark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum What {
+    /// Acknowledged calls on the worker port, beside Redis and a raw echo.
+    WorkerPort,
+    /// Native cost of the core's operations.
+    Core,
+    /// Everything.
+    All,
+    /// The echo server the bench starts as its own child.
+    #[value(hide = true)]
+    EchoServer,
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if seconds.is_finite() && 0.0 < seconds => Ok(seconds),
+        _ => Err(format!("`{text}` is not a positive number of seconds")),
+    }
+}

@@ -1,0 +1,83 @@
+//! Runs the benchmarks the command line asks for and prints one report.
+//!
+//! Reading order: `args`, `worker_port` (what is measured, in which order), `load` and `single` (how),
+//! `wire` and its three implementations (what travels), `report` (what is said).
+
+mod args;
+mod batches;
+mod child;
+mod core_cost;
+mod echo;
+mod frame;
+mod histogram;
+mod load;
+mod machine;
+mod plan;
+mod process_cost;
+mod redis_process;
+mod redis_wire;
+mod report;
+mod rounds;
+mod server_process;
+mod single;
+mod spread;
+mod strangers;
+mod values;
+mod wire;
+mod worker_calls;
+mod worker_client;
+mod worker_port;
+mod worker_rows;
+mod worker_wire;
+
+use std::io;
+use std::process::ExitCode;
+
+use args::{Args, What};
+use report::Report;
+use strangers::Strangers;
+
+// The server binary uses it, so the core's numbers here are the core's numbers there.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let args = <Args as clap::Parser>::parse();
+    match run(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("iii-stream-bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> io::Result<()> {
+    if args.what == What::EchoServer {
+        return echo::serve();
+    }
+    let mut report = Report::new(machine::describe());
+    if cfg!(debug_assertions) {
+        report.note("this is a debug build of the bench: use `cargo run --release`");
+    }
+    let strangers = Strangers::watch()?;
+    if matches!(args.what, What::WorkerPort | What::All) {
+        worker_port::measure(args, &mut report)?;
+    }
+    if matches!(args.what, What::Core | What::All) {
+        core_cost::measure(args, &mut report)?;
+    }
+    let share = strangers.share()?;
+    let percent = format!("{:.1} % of the machine", share * 100.0);
+    if strangers::SHARE_MAX < share {
+        report.note(format!(
+            "other processes took {percent}: measure again when it is idle"
+        ));
+    }
+    report.setting("taken by others", percent.into());
+    print!("{}", report.text());
+    if let Some(path) = &args.json {
+        std::fs::write(path, report.json())?;
+    }
+    Ok(())
+}

@@ -1,0 +1,137 @@
+//! Starts the release server with everything in memory and both ports free ones.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{ChildStdout, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+
+use tempfile::TempDir;
+
+use crate::child::OwnChild;
+use crate::wire::PATIENCE;
+
+const CONFIG: &str = "\
+- name: iii-stream
+  config:
+    port: 0
+    host: 127.0.0.1
+    adapter:
+      name: kv
+      config:
+        store_method: in_memory
+- name: iii-worker-manager
+  config:
+    port: 0
+    host: 127.0.0.1
+";
+
+/// A running server.
+pub(crate) struct ServerProcess {
+    pub(crate) child: OwnChild,
+    /// Where workers connect.
+    pub(crate) workers: SocketAddr,
+    _folder: TempDir,
+}
+
+/// Starts the server and waits for the line that names its worker port.
+pub(crate) fn start(binary: &Path) -> io::Result<ServerProcess> {
+    let folder = tempfile::tempdir()?;
+    let config = folder.path().join("config.yaml");
+    std::fs::write(&config, CONFIG)?;
+    let log = folder.path().join("server.log");
+    let mut child = OwnChild::new(
+        Command::new(binary.canonicalize()?)
+            .arg("--config")
+            .arg(&config)
+            .current_dir(folder.path())
+            .env_remove("RUST_LOG")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(File::create(&log)?)
+            .spawn()?,
+    );
+    let lines = child.handle().stdout.take().map(read_lines);
+    let workers = lines
+        .map_or_else(
+            || Err(io::Error::other("the server has no standard output")),
+            |lines| workers_address(&lines),
+        )
+        .map_err(|error| with_log(&error, &log))?;
+    Ok(ServerProcess {
+        child,
+        workers,
+        _folder: folder,
+    })
+}
+
+/// The binary asked for, else the one built beside this program, else the one in target/release.
+pub(crate) fn find_binary(asked: Option<&Path>) -> io::Result<PathBuf> {
+    const NAME: &str = "iii-stream";
+    let beside = std::env::current_exe()?.with_file_name(NAME);
+    let built = Path::new("target/release").join(NAME);
+    let candidates = asked.map_or_else(|| vec![beside, built], |path| vec![path.to_owned()]);
+    candidates
+        .into_iter()
+        .find(|path| path.is_file())
+        .ok_or_else(|| {
+            io::Error::other(
+                "no server binary: build it with `cargo build --release`, or name it with --server",
+            )
+        })
+}
+
+/// Reads the server's output to its end, so that it never waits for us to.
+fn read_lines(stdout: ChildStdout) -> Receiver<String> {
+    let (sender, lines) = channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+            // Nobody listens once the address is known.
+            let _ = sender.send(line);
+        }
+    });
+    lines
+}
+
+fn workers_address(lines: &Receiver<String>) -> io::Result<SocketAddr> {
+    loop {
+        match lines.recv_timeout(PATIENCE) {
+            Ok(line) => {
+                if let Some(address) = parse_workers(&line) {
+                    return Ok(address);
+                }
+            }
+            Err(RecvTimeoutError::Timeout) => {
+                return Err(io::Error::other("the server names no worker port"));
+            }
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err(io::Error::other("the server ended while starting"));
+            }
+        }
+    }
+}
+
+/// What the server said before it failed is the reason.
+fn with_log(error: &io::Error, log: &Path) -> io::Error {
+    let said = std::fs::read_to_string(log).unwrap_or_default();
+    io::Error::other(format!("{error}\n{}", said.trim_end()))
+}
+
+/// `workers      ws://127.0.0.1:PORT`
+fn parse_workers(line: &str) -> Option<SocketAddr> {
+    let (_, address) = line.trim().strip_prefix("workers")?.split_once("ws://")?;
+    address.trim_end_matches('/').parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_start_line_is_understood() {
+        let found = parse_workers("workers      ws://127.0.0.1:49134");
+        assert_eq!(found, Some(SocketAddr::from(([127, 0, 0, 1], 49134))));
+        assert_eq!(parse_workers("subscribers  ws://127.0.0.1:3112"), None);
+    }
+}

@@ -1,0 +1,44 @@
+//! What `load` and `single` need to know of a protocol: write a call, find the replies.
+
+use std::io;
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+/// No reply takes this long unless something is broken.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A peer that connections can be opened to.
+pub(crate) trait Wire {
+    type Session: Session;
+
+    /// Opens the connection with this number, ready for its first call.
+    fn open(&self, connection: usize) -> io::Result<(TcpStream, Self::Session)>;
+}
+
+/// One connection's protocol state.
+pub(crate) trait Session {
+    /// Appends the next call to `out`; its reply will be reported under `slot`, which is free now.
+    fn call(&mut self, slot: usize, out: &mut Vec<u8>);
+
+    /// Reads whole replies from the start of `input`, verifies each, and pushes its slot to `done`.
+    ///
+    /// Answers the bytes read; appends to `out` whatever the protocol wants answered.
+    /// Errors: a reply that is not the one expected.
+    fn scan(&mut self, input: &[u8], done: &mut Vec<usize>, out: &mut Vec<u8>)
+    -> io::Result<usize>;
+}
+
+/// A blocking connection without Nagle's delay, whose reads give up after [`PATIENCE`].
+pub(crate) fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(address)?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    Ok(stream)
+}
+
+/// An error that quotes what arrived.
+pub(crate) fn unexpected(what: &str, bytes: &[u8]) -> io::Error {
+    const QUOTED_BYTES: usize = 400;
+    let quoted = String::from_utf8_lossy(&bytes[..bytes.len().min(QUOTED_BYTES)]);
+    io::Error::other(format!("{what}: {quoted}"))
+}
