@@ -7,17 +7,18 @@ use std::time::Duration;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::AUTHORIZATION;
-use hyper::{Request, Response, StatusCode};
+use hyper::{Request, Response, StatusCode, Uri};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use crate::auth::{Auth, AuthRequest};
-use crate::config::{Config, StoreConfig, WorkerPortConfig};
+use crate::channel::{self, Channels, Direction};
+use crate::config::{Config, StoreConfig};
 use crate::engine::{
     Call, Immediate, JoinTriggers, LaneContext, LeaveTriggers, Notices, Registry, StateTriggers,
-    StreamTriggers, TriggerType, Triggers,
+    StreamTriggers, TriggerType, Triggers, Waiting,
 };
 use crate::feed::Feed;
 use crate::hub::Hub;
@@ -29,7 +30,7 @@ use crate::stream::{self, CustomStorage};
 use crate::subscriber::{self, Admission, Subscribers};
 use crate::worker::{self, Workers};
 
-/// How long a stop waits for close handshakes.
+/// How long each step of a stop may take.
 const STOP_TIME_MAX: Duration = Duration::from_secs(6);
 
 /// How long accepting pauses when the system has no more sockets to give.
@@ -75,10 +76,11 @@ struct Parts {
     auth: Arc<Auth>,
     hub: Arc<Hub>,
     store: Arc<MemoryStore>,
+    waiting: Waiting,
     registry: Arc<Registry>,
     directory: Arc<Directory>,
     functions_available: Arc<Notices>,
-    worker_token: Option<Arc<str>>,
+    door: WorkerDoor,
 }
 
 impl Server {
@@ -142,11 +144,7 @@ impl Server {
             parts.directory,
             parts.functions_available,
         ));
-        tasks.spawn(accept_workers(
-            workers_listener,
-            parts.workers.clone(),
-            parts.worker_token.clone(),
-        ));
+        tasks.spawn(accept_workers(workers_listener, parts.door.clone()));
         tasks.spawn(accept_subscribers(
             subscribers_listener,
             parts.subscribers.clone(),
@@ -154,16 +152,21 @@ impl Server {
         ));
         stop.await;
         tasks.shutdown().await;
+        // Subscribers first: the ends of their subscriptions are told to workers, which must still be there then.
         parts.subscribers.close_all();
+        until("subscribers complete their close handshakes", || {
+            parts.subscribers.is_empty()
+        })
+        .await;
+        until("triggers are handed to workers", || {
+            parts.waiting.count() == 0
+        })
+        .await;
         parts.workers.close_all();
-        let ended = async {
-            while !parts.subscribers.is_empty() || !parts.workers.is_empty() {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        if tokio::time::timeout(STOP_TIME_MAX, ended).await.is_err() {
-            tracing::warn!("some connections did not complete their close handshake");
-        }
+        until("workers complete their close handshakes", || {
+            parts.workers.is_empty()
+        })
+        .await;
     }
 }
 
@@ -175,10 +178,12 @@ impl Parts {
         let store = Arc::new(MemoryStore::new(&new_epoch(), feed.clone()));
         let shared_store: Arc<dyn Store> = store.clone();
         let hub = Arc::new(Hub::default());
+        let waiting = Waiting::default();
         let lanes = LaneContext {
             registry: registry.clone(),
             runtime,
             time_max: config.handler_time_max,
+            waiting: waiting.clone(),
         };
         let stream_triggers = Arc::new(StreamTriggers::new(lanes.clone()));
         feed.start(vec![hub.clone(), stream_triggers.clone()]);
@@ -249,6 +254,14 @@ impl Parts {
         );
         let directory = Arc::new(Directory::new(registry.clone(), triggers, workers.clone()));
         introspection::register(&registry, &directory);
+        let channels = Arc::new(Channels::default());
+        channel::register(&registry, &channels);
+        let token = config.workers.token.as_deref().map(Into::into);
+        let door = WorkerDoor {
+            workers: workers.clone(),
+            channels,
+            token,
+        };
         let subscribers = Arc::new(Subscribers::new(
             hub.clone(),
             custom,
@@ -269,16 +282,13 @@ impl Parts {
             auth,
             hub,
             store,
+            waiting,
             registry,
             directory,
             functions_available,
-            worker_token: worker_token(&config.workers),
+            door,
         }
     }
-}
-
-fn worker_token(config: &WorkerPortConfig) -> Option<Arc<str>> {
-    config.token.as_deref().map(Into::into)
 }
 
 /// A name for the history of this process's groups that no other process has: `[a-z0-9]+`.
@@ -297,6 +307,18 @@ async fn announce_functions(
         registry.changed().await;
         tokio::time::sleep(FUNCTIONS_CHANGED_PAUSE).await;
         notices.tell(|| directory.functions_changed());
+    }
+}
+
+/// Waits until something is done, but not for ever.
+async fn until(what: &str, is_done: impl Fn() -> bool) {
+    let done = async {
+        while !is_done() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    if tokio::time::timeout(STOP_TIME_MAX, done).await.is_err() {
+        tracing::warn!("stopping without waiting longer until {what}");
     }
 }
 
@@ -334,15 +356,22 @@ where
     }
 }
 
-async fn accept_workers(listener: TcpListener, workers: Arc<Workers>, token: Option<Arc<str>>) {
-    let limits = workers.limits;
+/// What connections to the worker port need.
+#[derive(Clone)]
+struct WorkerDoor {
+    workers: Arc<Workers>,
+    channels: Arc<Channels>,
+    token: Option<Arc<str>>,
+}
+
+async fn accept_workers(listener: TcpListener, door: WorkerDoor) {
+    let limits = door.workers.limits;
     accept(listener, limits.connections_max, |stream, addr, permit| {
-        let workers = workers.clone();
-        let token = token.clone();
+        let door = door.clone();
         async move {
             let permit = Arc::new(permit);
             socket::serve_http(stream, limits.handshake_time_max, |request| {
-                let answer = answer_worker(request, addr, &workers, token.as_deref(), &permit);
+                let answer = answer_worker(request, addr, &door, &permit);
                 async { answer }
             })
             .await;
@@ -359,16 +388,17 @@ type Permit = Arc<tokio::sync::OwnedSemaphorePermit>;
 fn answer_worker(
     mut request: Request<Incoming>,
     addr: SocketAddr,
-    workers: &Arc<Workers>,
-    token: Option<&str>,
+    door: &WorkerDoor,
     permit: &Permit,
 ) -> HttpResponse {
-    let is_telemetry = match request.uri().path() {
-        "/" => false,
-        "/otel" => true,
-        _ => return socket::refuse(&not_found("workers connect to /, telemetry to /otel")),
+    let Some(purpose) = Purpose::of(request.uri()) else {
+        return socket::refuse(&not_found(
+            "workers connect to /, telemetry to /otel, channels to /ws/channels/{id}",
+        ));
     };
-    if let Some(token) = token
+    if let Some(token) = door.token.as_deref()
+        // A channel has a key of its own.
+        && !matches!(purpose, Purpose::Channel { .. })
         && !has_bearer(&request, token)
     {
         return socket::refuse(&Refused {
@@ -377,21 +407,92 @@ fn answer_worker(
             retry_after_s: None,
         });
     }
-    match socket::upgrade(&mut request, workers.limits.connection) {
-        Ok((response, websocket)) => {
-            let workers = workers.clone();
-            let permit = permit.clone();
-            tokio::spawn(async move {
-                if is_telemetry {
-                    worker::discard_telemetry(websocket, &workers).await;
-                } else {
-                    worker::serve(websocket, workers, addr.ip().to_canonical()).await;
-                }
-                drop(permit);
-            });
-            response
+    let limits = door.workers.limits.connection;
+    let (response, websocket) = match socket::upgrade(&mut request, limits) {
+        Ok(upgraded) => upgraded,
+        Err(refused) => return socket::refuse(&refused),
+    };
+    let end = match &purpose {
+        Purpose::Channel { id, key, direction } => {
+            match door.take_channel(id, key.as_deref(), *direction) {
+                Ok(end) => Some(end),
+                Err(refused) => return socket::refuse(&refused),
+            }
         }
-        Err(refused) => socket::refuse(&refused),
+        Purpose::Worker | Purpose::Telemetry => None,
+    };
+    let workers = door.workers.clone();
+    let permit = permit.clone();
+    tokio::spawn(async move {
+        match (purpose, end) {
+            (_, Some(end)) => channel::serve(websocket, end, limits).await,
+            (Purpose::Telemetry, None) => worker::discard_telemetry(websocket, &workers).await,
+            (_, None) => worker::serve(websocket, workers, addr.ip().to_canonical()).await,
+        }
+        drop(permit);
+    });
+    response
+}
+
+/// What a connection to the worker port is for.
+enum Purpose {
+    Worker,
+    Telemetry,
+    Channel {
+        id: String,
+        key: Option<String>,
+        direction: Option<Direction>,
+    },
+}
+
+impl Purpose {
+    fn of(uri: &Uri) -> Option<Self> {
+        match uri.path() {
+            "/" => return Some(Self::Worker),
+            "/otel" => return Some(Self::Telemetry),
+            _ => {}
+        }
+        let id = uri
+            .path()
+            .strip_prefix("/ws/channels/")
+            .filter(|id| !id.is_empty() && !id.contains('/'))?;
+        let query = uri.query().unwrap_or_default();
+        let param = |wanted: &str| {
+            let mut pairs = form_urlencoded::parse(query.as_bytes());
+            pairs
+                .find(|(name, _)| name == wanted)
+                .map(|(_, value)| value.into_owned())
+        };
+        let direction = match param("dir").as_deref() {
+            Some("read") => Some(Direction::Read),
+            Some("write") => Some(Direction::Write),
+            _ => None,
+        };
+        Some(Self::Channel {
+            id: id.to_owned(),
+            key: param("key"),
+            direction,
+        })
+    }
+}
+
+impl WorkerDoor {
+    fn take_channel(
+        &self,
+        id: &str,
+        key: Option<&str>,
+        direction: Option<Direction>,
+    ) -> Result<channel::End, Refused> {
+        let (Some(key), Some(direction)) = (key, direction) else {
+            let message = "a channel needs ?key=…&dir=read or dir=write";
+            return Err(Refused {
+                status: StatusCode::BAD_REQUEST,
+                message,
+                retry_after_s: None,
+            });
+        };
+        let not_there = || not_found("there is no such channel, or the key is another");
+        self.channels.take(id, key, direction).ok_or_else(not_there)
     }
 }
 

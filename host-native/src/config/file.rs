@@ -58,6 +58,7 @@ pub struct PortEntry {
     pub(super) handshake_timeout_ms: Option<u64>,
     pub(super) connections_max: Option<u64>,
     pub(super) calls_in_flight_max: Option<u64>,
+    pub(super) invocation_timeout_ms: Option<u64>,
     pub(super) queue_bytes_max: Option<u64>,
     pub(super) message_bytes_max: Option<u64>,
     pub(super) ping_interval_ms: Option<u64>,

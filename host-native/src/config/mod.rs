@@ -204,6 +204,11 @@ impl Config {
             connections_max: count("connections_max", port.connections_max, 10_000)?,
             calls_in_flight_max: count("calls_in_flight_max", port.calls_in_flight_max, 16_384)?,
             queue_bytes_max: count("queue_bytes_max", port.queue_bytes_max, 256 * MIB)?,
+            invocation_time_max: time(
+                "invocation_timeout_ms",
+                port.invocation_timeout_ms,
+                600_000,
+            )?,
         };
         let store = stream.store(&mut warnings);
         let host = stream.host.clone().unwrap_or_else(|| "0.0.0.0".to_owned());

@@ -5,6 +5,7 @@
 //! Source: product design, section 6.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -34,12 +35,46 @@ pub struct LaneContext {
     pub runtime: tokio::runtime::Handle,
     /// How long a handler or a condition may take before it no longer counts.
     pub time_max: Duration,
+    /// How much waits in all lanes together.
+    pub waiting: Waiting,
+}
+
+/// Counts what waits in lanes, so that a stop can wait until everything has left.
+#[derive(Clone, Debug, Default)]
+pub struct Waiting(Arc<AtomicUsize>);
+
+impl Waiting {
+    /// How much waits now.
+    pub fn count(&self) -> usize {
+        self.0.load(Ordering::Acquire)
+    }
+
+    fn enter(&self) -> Place {
+        self.0.fetch_add(1, Ordering::AcqRel);
+        Place(self.0.clone())
+    }
+}
+
+/// One place among what waits, given up when dropped.
+struct Place(Arc<AtomicUsize>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// The input of one call on its way.
+struct Input {
+    text: Arc<str>,
+    _place: Place,
 }
 
 /// The entrance of one binding's lane. Dropping it ends the lane at once.
 pub(super) struct Lane {
     pub(super) binding: Arc<Binding>,
-    inputs: mpsc::Sender<Arc<str>>,
+    inputs: mpsc::Sender<Input>,
+    waiting: Waiting,
     lost: Mutex<u64>,
 }
 
@@ -60,12 +95,17 @@ impl Lane {
         Self {
             binding: binding.clone(),
             inputs,
+            waiting: context.waiting.clone(),
             lost: Mutex::default(),
         }
     }
 
     /// Takes the input of the next call.
     pub(super) fn push(&self, input: Arc<str>) {
+        let input = Input {
+            text: input,
+            _place: self.waiting.enter(),
+        };
         if self.inputs.try_send(input).is_err() {
             let mut lost = self.lost.lock();
             *lost += 1;
@@ -90,7 +130,7 @@ struct LaneTask {
 
 impl LaneTask {
     /// Runs until the lane is dropped; what still waits then is dropped too.
-    async fn run(self, mut queue: mpsc::Receiver<Arc<str>>) {
+    async fn run(self, mut queue: mpsc::Receiver<Input>) {
         let mut judged = FuturesOrdered::new();
         let mut open = FuturesUnordered::new();
         loop {
@@ -98,9 +138,9 @@ impl LaneTask {
                 biased;
                 Some(()) = open.next(), if !open.is_empty() => {}
                 Some(judgement) = judged.next(), if open.len() < OPEN_MAX && !judged.is_empty() => {
-                    let (input, passes): (Arc<str>, bool) = judgement;
+                    let (input, passes): (Input, bool) = judgement;
                     if passes && !queue.is_closed() {
-                        open.push(self.call_handler(&input));
+                        open.push(self.call_handler(&input.text));
                     }
                 }
                 input = queue.recv(), if judged.len() < CONDITIONS_MAX => {
@@ -114,9 +154,9 @@ impl LaneTask {
         }
     }
 
-    async fn judge(&self, input: Arc<str>) -> (Arc<str>, bool) {
+    async fn judge(&self, input: Input) -> (Input, bool) {
         let passes = match &self.condition {
-            Some(condition) => passes(&self.context, &self.binding, condition, &input).await,
+            Some(condition) => passes(&self.context, &self.binding, condition, &input.text).await,
             None => true,
         };
         (input, passes)

@@ -12,7 +12,7 @@ mod trigger;
 pub use call::{
     Answer, Call, CallResult, Failure, Function, Immediate, OnAnswer, Output, ReplyTo, Waiter,
 };
-pub use lane::LaneContext;
+pub use lane::{LaneContext, Waiting};
 pub use notice::Notices;
 pub use registry::{Conflict, Details, FunctionInfo, OwnerId, Registry};
 pub use session_trigger::{JoinTriggers, LeaveTriggers};

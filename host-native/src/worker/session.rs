@@ -19,8 +19,8 @@ use crate::engine::{
 };
 use crate::socket::{Connection, Incoming, Outbox};
 
-/// How often calls are forgotten whose callers no longer wait.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
+/// How often calls are looked at that wait for a worker, at least.
+const SWEEP_INTERVAL_MAX: Duration = Duration::from_secs(10);
 
 /// Frames of one connection that are handled before others get their turn.
 const RECEIVE_BATCH: usize = 256;
@@ -46,7 +46,8 @@ pub async fn serve(socket: HyperWebsocket, workers: Arc<Workers>, addr: IpAddr) 
     };
     let registered = protocol::worker_registered(&worker.id, &worker.reattach_token);
     worker.outbox.push(registered.into());
-    let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
+    let invocation_time_max = workers.limits.invocation_time_max;
+    let mut sweep = tokio::time::interval(SWEEP_INTERVAL_MAX.min(invocation_time_max / 2));
     let mut received = 0_usize;
     let end = loop {
         tokio::select! {
@@ -55,7 +56,7 @@ pub async fn serve(socket: HyperWebsocket, workers: Arc<Workers>, addr: IpAddr) 
                 Ok(incoming) => session.receive(&incoming),
                 Err(end) => break end,
             },
-            _ = sweep.tick() => worker.forget_abandoned(),
+            _ = sweep.tick() => worker.sweep(invocation_time_max),
         }
         received += 1;
         if received.is_multiple_of(RECEIVE_BATCH) {

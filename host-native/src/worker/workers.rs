@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::profile::Profile;
@@ -29,6 +30,14 @@ pub struct WorkerLimits {
     pub calls_in_flight_max: usize,
     /// Bytes waiting to be sent to one connection; beyond it the connection is closed with 4008.
     pub queue_bytes_max: usize,
+    /// How long a worker may take for a call; after that its caller is answered `invocation_timeout`.
+    pub invocation_time_max: Duration,
+}
+
+/// A call that a worker executes.
+struct Executing {
+    reply: ReplyTo,
+    since: Instant,
 }
 
 /// One connected worker.
@@ -40,7 +49,7 @@ pub(super) struct Worker {
     /// Calls that this worker has made and that are not answered yet.
     pub(super) calls_in_flight: Arc<AtomicUsize>,
     /// Calls that this worker executes, by the number in their invocation id.
-    executing: Mutex<Option<HashMap<u64, ReplyTo>>>,
+    executing: Mutex<Option<HashMap<u64, Executing>>>,
     next_invocation: AtomicU64,
     /// The part that all invocation ids for this worker share.
     invocation_prefix: u64,
@@ -94,7 +103,13 @@ impl Worker {
         };
         // A call that nobody waits for is not kept: its answer would go nowhere.
         if reply.is_wanted() {
-            calls.insert(count, reply);
+            calls.insert(
+                count,
+                Executing {
+                    reply,
+                    since: Instant::now(),
+                },
+            );
         }
         Ok(Uuid::from_u64_pair(self.invocation_prefix, VARIANT | count))
     }
@@ -106,7 +121,11 @@ impl Worker {
             return None;
         }
         let count = low & (u64::MAX >> 2);
-        self.executing.lock().as_mut()?.remove(&count)
+        self.executing
+            .lock()
+            .as_mut()?
+            .remove(&count)
+            .map(|call| call.reply)
     }
 
     fn info(&self) -> WorkerInfo {
@@ -119,10 +138,25 @@ impl Worker {
         }
     }
 
-    /// Forgets calls whose callers no longer wait.
-    pub(super) fn forget_abandoned(&self) {
-        if let Some(calls) = self.executing.lock().as_mut() {
-            calls.retain(|_, reply| reply.is_wanted());
+    /// Forgets calls whose callers no longer wait, and answers those that take too long.
+    pub(super) fn sweep(&self, invocation_time_max: Duration) {
+        let overdue: Vec<Executing> = match self.executing.lock().as_mut() {
+            None => return,
+            Some(calls) => {
+                calls.retain(|_, call| call.reply.is_wanted());
+                calls
+                    .extract_if(|_, call| invocation_time_max <= call.since.elapsed())
+                    .map(|(_, call)| call)
+                    .collect()
+            }
+        };
+        // Not under the lock: an answer may go to this worker itself.
+        for call in overdue {
+            let seconds = invocation_time_max.as_secs_f64();
+            call.reply.fail(
+                "invocation_timeout",
+                format!("the worker has not answered within {seconds} s"),
+            );
         }
     }
 }
