@@ -143,6 +143,18 @@ pub enum Refusal {
         /// The sequence of the item's last change; `None` if there is no such item.
         seq: Option<u64>,
     },
+    /// The group has as many items as it may have.
+    #[error("the group has {items_max} items, which is the limit")]
+    TooManyItems {
+        /// The limit.
+        items_max: usize,
+    },
+    /// The group's items would take more room than they may.
+    #[error("the group's items would take more than {bytes_max} bytes, which is the limit")]
+    TooManyBytes {
+        /// The limit in bytes.
+        bytes_max: usize,
+    },
     /// Mutations of this client are missing in between.
     #[error("mutation {got} came before mutation {expected}")]
     MutationGap {
@@ -177,6 +189,7 @@ impl Refusal {
     pub fn code(&self) -> &'static str {
         match self {
             Self::PreconditionFailed { .. } => "precondition_failed",
+            Self::TooManyItems { .. } | Self::TooManyBytes { .. } => "group_full",
             Self::MutationGap { .. } => "mutation_gap",
             Self::MutationUnknown { .. } => "mutation_unknown",
         }

@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use hashbrown::HashMap;
 
 use crate::command::{Action, Command};
-use crate::decide::{Current, Decision, Draft, Kind, Reply, Ttl, decide};
+use crate::decide::{Current, Decision, Draft, Kind, Outcome, Refusal, Reply, Ttl, decide};
 use crate::mutation::ClientRecords;
 use crate::stamp::{Change, Floor, stamp};
 use crate::text::Json;
@@ -53,12 +53,25 @@ pub struct Group {
     /// When items go, with the sequence of their creation.
     expiries: BTreeSet<(u64, u64)>,
     clients: ClientRecords,
-    client_records_max: usize,
+    /// What ids and values take, in bytes.
+    bytes: usize,
+    limits: GroupLimits,
+}
+
+/// The bounds of one group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GroupLimits {
+    /// Items; one more is refused with `group_full`.
+    pub items_max: usize,
+    /// Bytes of ids and values together; a write that grows beyond it is refused with `group_full`.
+    pub bytes_max: usize,
+    /// Mutation clients that are remembered; beyond it the one that was silent for longest is forgotten.
+    pub client_records_max: usize,
 }
 
 impl Group {
     /// An empty group. `epoch` names its history; every timestamp will be later than `floor`.
-    pub fn new(epoch: Arc<str>, floor: Floor, client_records_max: usize) -> Self {
+    pub fn new(epoch: Arc<str>, floor: Floor, limits: GroupLimits) -> Self {
         Self {
             epoch,
             seq: 0,
@@ -67,7 +80,8 @@ impl Group {
             order: BTreeMap::new(),
             expiries: BTreeSet::new(),
             clients: ClientRecords::default(),
-            client_records_max,
+            bytes: 0,
+            limits,
         }
     }
 
@@ -135,8 +149,16 @@ impl Group {
             client,
         } = decide(current, command, record);
         if let Some((client, record)) = client {
-            self.clients.store(client, record, self.client_records_max);
+            self.clients
+                .store(client, record, self.limits.client_records_max);
         }
+        let draft = draft.and_then(|draft| match self.check_room(&draft) {
+            Ok(()) => Some(draft),
+            Err(refusal) => {
+                reply.outcome = Outcome::Refused(refusal);
+                None
+            }
+        });
         let change = draft.map(|draft| self.install(draft, now_ms));
         reply.seq = change.as_ref().map(|change| change.seq);
         Committed { reply, change }
@@ -175,6 +197,29 @@ impl Group {
         changes
     }
 
+    /// Whether the group may grow by what a draft adds.
+    fn check_room(&self, draft: &Draft) -> Result<(), Refusal> {
+        let (Some(id), Kind::Create | Kind::Update) = (&draft.item, &draft.kind) else {
+            return Ok(());
+        };
+        let GroupLimits {
+            items_max,
+            bytes_max,
+            ..
+        } = self.limits;
+        let old_bytes = self.items.get(id).map(|item| bytes_of(id, &item.value));
+        if old_bytes.is_none() && items_max <= self.items.len() {
+            return Err(Refusal::TooManyItems { items_max });
+        }
+        let new_bytes = bytes_of(id, &draft.value);
+        // A group that is too large already can still shrink.
+        let grows = old_bytes.unwrap_or(0) < new_bytes;
+        if grows && bytes_max < self.bytes - old_bytes.unwrap_or(0) + new_bytes {
+            return Err(Refusal::TooManyBytes { bytes_max });
+        }
+        Ok(())
+    }
+
     fn install(&mut self, draft: Draft, now_ms: u64) -> Arc<Change> {
         self.seq += 1;
         let ttl = draft.ttl;
@@ -209,6 +254,7 @@ impl Group {
             ttl_ms: None,
             expires_ms: None,
         };
+        self.bytes += bytes_of(id, &item.value);
         self.order.insert(change.seq, id.clone());
         let item = self.items.entry(id.clone()).insert(item).into_mut();
         item.schedule(&mut self.expiries, ttl, now_ms);
@@ -218,6 +264,7 @@ impl Group {
         let Some(item) = self.items.get_mut(id) else {
             return;
         };
+        self.bytes = self.bytes - bytes_of(id, &item.value) + bytes_of(id, &change.value);
         item.value = change.value.clone();
         item.seq = change.seq;
         item.timestamp = change.timestamp;
@@ -229,11 +276,16 @@ impl Group {
         let Some(item) = self.items.remove(id) else {
             return;
         };
+        self.bytes -= bytes_of(id, &item.value);
         self.order.remove(&item.created_seq);
         if let Some(expires_ms) = item.expires_ms {
             self.expiries.remove(&(expires_ms, item.created_seq));
         }
     }
+}
+
+fn bytes_of(id: &str, value: &Json) -> usize {
+    id.len() + value.as_str().len()
 }
 
 impl Item {

@@ -33,7 +33,7 @@ pub use apply::{Applied, apply};
 pub use command::Command;
 pub use decide::{Current, Decision, Draft, Kind, Outcome, Refusal, Reply, Ttl, decide};
 pub use error::{CallError, OP_ERROR_CODES, OP_ERROR_DOC_URL, OpError, OpErrorKind, OpsError};
-pub use group::{Committed, Group, Item};
+pub use group::{Committed, Group, GroupLimits, Item};
 pub use mutation::{ClientRecord, Echo, client_tag};
 pub use name::{GroupKey, GroupRef, is_name};
 pub use op::{OpName, Ops};

@@ -5,7 +5,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use iii_stream_core::command::{Action, Condition, Mutation};
-use iii_stream_core::{Change, Command, Floor, Group, Json, Kind, Ops, Outcome, Refusal};
+use iii_stream_core::{
+    Change, Command, Floor, Group, GroupLimits, Json, Kind, Ops, Outcome, Refusal,
+};
 use proptest::prelude::*;
 
 /// One thing that happens to a group.
@@ -14,6 +16,14 @@ enum Step {
     Command(Command),
     Sync,
     Expire,
+}
+
+fn limits(client_records_max: usize) -> GroupLimits {
+    GroupLimits {
+        items_max: usize::MAX,
+        bytes_max: usize::MAX,
+        client_records_max,
+    }
 }
 
 fn item() -> impl Strategy<Value = Arc<str>> {
@@ -237,7 +247,7 @@ fn check_command(
 proptest! {
     #[test]
     fn every_history_keeps_the_rules(steps in steps(), floor_ms in 0..2_000_u64) {
-        let mut group = Group::new("e".into(), Floor::above(floor_ms), 100);
+        let mut group = Group::new("e".into(), Floor::above(floor_ms), limits(100));
         let mut watch = Watch { event_ms: floor_ms, sync_ms: floor_ms, ..Watch::default() };
         let mut model = Model::default();
         let mut now_ms = 1_000_u64;
@@ -264,7 +274,7 @@ proptest! {
 
 #[test]
 fn the_client_that_was_silent_for_longest_is_forgotten_first() {
-    let mut group = Group::new("e".into(), Floor::default(), 2);
+    let mut group = Group::new("e".into(), Floor::default(), limits(2));
     let mut commit = |client: &str, seq| {
         let command = Command {
             item: Some("i".into()),
@@ -296,7 +306,7 @@ fn the_client_that_was_silent_for_longest_is_forgotten_first() {
 
 #[test]
 fn a_time_to_live_starts_anew_with_each_write_and_ends_with_a_set_without() {
-    let mut group = Group::new("e".into(), Floor::default(), 2);
+    let mut group = Group::new("e".into(), Floor::default(), limits(2));
     let mut commit = |action, now_ms| {
         let command = Command {
             item: Some("i".into()),
@@ -323,4 +333,46 @@ fn a_time_to_live_starts_anew_with_each_write_and_ends_with_a_set_without() {
     assert_eq!(commit(set(None), 135), None);
     assert_eq!(commit(set(Some(50)), 200), Some(250));
     assert_eq!(commit(Action::Delete, 210), None);
+}
+
+#[test]
+fn a_group_that_is_full_refuses_to_grow_but_can_shrink() {
+    let limits = GroupLimits {
+        items_max: 2,
+        bytes_max: 12,
+        client_records_max: 1,
+    };
+    let mut group = Group::new("e".into(), Floor::default(), limits);
+    let mut set = |id: &str, value: &str| {
+        let action = Action::Set {
+            value: json(value),
+            ttl_ms: None,
+        };
+        let command = Command {
+            item: Some(id.into()),
+            action,
+            condition: None,
+            mutation: None,
+            returning: None,
+        };
+        group.commit(command, 1).reply.outcome
+    };
+    assert!(matches!(set("a", "\"123\""), Outcome::Set { .. }));
+    assert!(
+        matches!(set("b", "\"123\""), Outcome::Set { .. }),
+        "12 bytes, at the limit"
+    );
+    assert_eq!(
+        set("a", "\"1234\""),
+        Outcome::Refused(Refusal::TooManyBytes { bytes_max: 12 })
+    );
+    assert_eq!(
+        set("c", "1"),
+        Outcome::Refused(Refusal::TooManyItems { items_max: 2 })
+    );
+    assert!(matches!(set("a", "1"), Outcome::Set { .. }));
+    assert!(
+        matches!(set("b", "\"123456\""), Outcome::Set { .. }),
+        "what was given back can be used"
+    );
 }

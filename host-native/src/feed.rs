@@ -21,12 +21,9 @@ pub trait Follower: Send + Sync {
     /// Takes the next changes of a group.
     fn deliver(&self, group: &GroupKey, changes: &[Arc<Change>]);
 
-    /// Learns that changes of a group were dropped, because more than [`PENDING_MAX`] were waiting.
+    /// Learns that changes of a group were dropped, because too many were waiting.
     fn missed(&self, group: &GroupKey);
 }
-
-/// Most changes of one group that wait for delivery. Beyond it they are dropped, and every follower is told.
-pub const PENDING_MAX: usize = 100_000;
 
 /// Queues of groups with changes to deliver are parted so that groups do not wait for each other. A power of two.
 const SHARDS: usize = 64;
@@ -47,18 +44,21 @@ pub struct Feed {
     /// Set once at start: followers need the store, and the store needs this feed.
     followers: OnceLock<Vec<Arc<dyn Follower>>>,
     runtime: tokio::runtime::Handle,
+    /// Most changes of one group that wait for delivery. Beyond it they are dropped, and every follower is told.
+    pending_max: usize,
     /// Gives the delivering tasks a handle on this feed.
     this: std::sync::Weak<Self>,
 }
 
 impl Feed {
     /// A feed whose deliveries run on `runtime`. Nothing is delivered before [`Feed::start`].
-    pub fn new(runtime: tokio::runtime::Handle) -> Arc<Self> {
+    pub fn new(runtime: tokio::runtime::Handle, pending_max: usize) -> Arc<Self> {
         Arc::new_cyclic(|this| Self {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             hasher: DefaultHashBuilder::default(),
             followers: OnceLock::new(),
             runtime,
+            pending_max,
             this: this.clone(),
         })
     }
@@ -117,7 +117,7 @@ impl ChangeSink for Feed {
         }
         let mut queues = self.shard(group.as_ref()).lock();
         if let Some(pending) = queues.get_mut(group) {
-            if PENDING_MAX <= pending.changes.len() {
+            if self.pending_max <= pending.changes.len() {
                 pending.changes.clear();
                 pending.has_missed = true;
             }

@@ -24,13 +24,12 @@ pub type ConnectionId = u64;
 /// The table of topics is parted so that groups do not wait for each other. A power of two.
 const SHARDS: usize = 64;
 
-/// Events held back for one connection and group while it joins. Beyond it the connection is closed as a slow one.
-const HELD_MAX: usize = 10_000;
-
 /// See the module.
 pub struct Hub {
     shards: Vec<RwLock<HashMap<GroupKey, Arc<Topic>>>>,
     hasher: DefaultHashBuilder,
+    /// Events held back for one connection and group while it joins. Beyond it the connection is closed as a slow one.
+    held_max: usize,
 }
 
 /// The connections that subscribe to one group or to items of it.
@@ -87,16 +86,16 @@ pub enum Joined {
     Gone,
 }
 
-impl Default for Hub {
-    fn default() -> Self {
+impl Hub {
+    /// Nobody subscribes yet. A connection that joins a group holds back at most `held_max` of its events.
+    pub fn new(held_max: usize) -> Self {
         Self {
             shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
             hasher: DefaultHashBuilder::default(),
+            held_max,
         }
     }
-}
 
-impl Hub {
     /// Begins a join: from now on events of the group are held back for this connection.
     pub fn begin_join(&self, group: &GroupKey, connection: ConnectionId, outbox: &Arc<Outbox>) {
         loop {
@@ -306,7 +305,7 @@ impl Follower for Hub {
         for member in state.members.values_mut() {
             let indexed = changes.iter().enumerate();
             if 0 < member.joining {
-                if HELD_MAX < member.held.len() + changes.len() {
+                if self.held_max < member.held.len() + changes.len() {
                     member.held.clear();
                     member.outbox.close(CloseCode::SlowConsumer);
                     continue;

@@ -9,6 +9,7 @@ pub mod channel;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod door;
 pub mod engine;
 pub mod feed;
 pub mod hub;

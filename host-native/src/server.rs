@@ -4,18 +4,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http_body_util::Full;
-use hyper::body::{Bytes, Incoming};
-use hyper::header::AUTHORIZATION;
-use hyper::{Request, Response, StatusCode, Uri};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use crate::auth::{Auth, AuthRequest};
-use crate::channel::{self, Channels, Direction};
+use crate::auth::Auth;
+use crate::channel::{self, Channels};
 use crate::config::{Config, StoreConfig};
+use crate::door::{SubscriberDoor, WorkerDoor, accept_subscribers, accept_workers};
 use crate::engine::{
     Call, Immediate, JoinTriggers, LaneContext, LeaveTriggers, Notices, Registry, StateTriggers,
     StreamTriggers, TriggerType, Triggers, Waiting,
@@ -23,18 +19,14 @@ use crate::engine::{
 use crate::feed::Feed;
 use crate::hub::Hub;
 use crate::introspection::{self, Directory};
-use crate::socket::{self, Refused};
 use crate::state;
 use crate::store::{MemoryStore, Store};
 use crate::stream::{self, CustomStorage};
-use crate::subscriber::{self, Admission, Subscribers};
-use crate::worker::{self, Workers};
+use crate::subscriber::Subscribers;
+use crate::worker::Workers;
 
 /// How long each step of a stop may take.
 const STOP_TIME_MAX: Duration = Duration::from_secs(6);
-
-/// How long accepting pauses when the system has no more sockets to give.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// How long changes of the set of functions are gathered before they are told.
 const FUNCTIONS_CHANGED_PAUSE: Duration = Duration::from_millis(100);
@@ -73,14 +65,14 @@ pub struct Server {
 struct Parts {
     workers: Arc<Workers>,
     subscribers: Arc<Subscribers>,
-    auth: Arc<Auth>,
     hub: Arc<Hub>,
     store: Arc<MemoryStore>,
     waiting: Waiting,
     registry: Arc<Registry>,
     directory: Arc<Directory>,
     functions_available: Arc<Notices>,
-    door: WorkerDoor,
+    worker_door: WorkerDoor,
+    subscriber_door: SubscriberDoor,
 }
 
 impl Server {
@@ -144,11 +136,10 @@ impl Server {
             parts.directory,
             parts.functions_available,
         ));
-        tasks.spawn(accept_workers(workers_listener, parts.door.clone()));
+        tasks.spawn(accept_workers(workers_listener, parts.worker_door.clone()));
         tasks.spawn(accept_subscribers(
             subscribers_listener,
-            parts.subscribers.clone(),
-            parts.auth.clone(),
+            parts.subscriber_door.clone(),
         ));
         stop.await;
         tasks.shutdown().await;
@@ -173,16 +164,19 @@ impl Server {
 impl Parts {
     fn new(config: &Config) -> Self {
         let runtime = tokio::runtime::Handle::current();
+        let bounds = config.bounds;
         let registry = Arc::new(Registry::new(Uuid::new_v4().to_string().into()));
-        let feed = Feed::new(runtime.clone());
-        let store = Arc::new(MemoryStore::new(&new_epoch(), feed.clone()));
+        let feed = Feed::new(runtime.clone(), bounds.feed_pending_max);
+        let store = Arc::new(MemoryStore::new(&new_epoch(), feed.clone(), bounds.group));
         let shared_store: Arc<dyn Store> = store.clone();
-        let hub = Arc::new(Hub::default());
+        let hub = Arc::new(Hub::new(bounds.join_held_max));
         let waiting = Waiting::default();
         let lanes = LaneContext {
             registry: registry.clone(),
             runtime,
-            time_max: config.handler_time_max,
+            time_max: bounds.handler_time_max,
+            open_max: bounds.trigger_open_max,
+            queue_max: bounds.trigger_queue_max,
             waiting: waiting.clone(),
         };
         let stream_triggers = Arc::new(StreamTriggers::new(lanes.clone()));
@@ -194,8 +188,11 @@ impl Parts {
         let joins = Arc::new(JoinTriggers::new(guards, config.join_guards.deny_on_error));
         let leaves = Arc::new(LeaveTriggers::new(lanes.clone()));
         let state_triggers = Arc::new(StateTriggers::new(lanes.clone()));
-        let state_store: Arc<dyn Store> =
-            Arc::new(MemoryStore::new(&new_epoch(), state_triggers.clone()));
+        let state_store: Arc<dyn Store> = Arc::new(MemoryStore::new(
+            &new_epoch(),
+            state_triggers.clone(),
+            bounds.group,
+        ));
         state::register(&registry, &state_store, &state_triggers);
         let triggers = Arc::new(Triggers::new(registry.server().clone()));
         let workers_available = Arc::new(Notices::new(lanes.clone()));
@@ -257,7 +254,7 @@ impl Parts {
         let channels = Arc::new(Channels::default());
         channel::register(&registry, &channels);
         let token = config.workers.token.as_deref().map(Into::into);
-        let door = WorkerDoor {
+        let worker_door = WorkerDoor {
             workers: workers.clone(),
             channels,
             token,
@@ -276,17 +273,21 @@ impl Parts {
             config.auth.require_context,
             config.auth.allowed_origins.clone(),
         ));
+        let subscriber_door = SubscriberDoor {
+            subscribers: subscribers.clone(),
+            auth,
+        };
         Self {
             workers,
             subscribers,
-            auth,
             hub,
             store,
             waiting,
             registry,
             directory,
             functions_available,
-            door,
+            worker_door,
+            subscriber_door,
         }
     }
 }
@@ -331,251 +332,4 @@ async fn listen(purpose: &'static str, host: &str, port: u16) -> Result<TcpListe
             port,
             source,
         })
-}
-
-/// Accepts connections and gives each a task, as long as there is room for one.
-async fn accept<F, R>(listener: TcpListener, connections_max: usize, serve: F)
-where
-    F: Fn(TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit) -> R,
-    R: Future<Output = ()> + Send + 'static,
-{
-    let room = Arc::new(Semaphore::new(connections_max));
-    loop {
-        match listener.accept().await {
-            Ok((stream, addr)) => match room.clone().try_acquire_owned() {
-                Ok(permit) => drop(tokio::spawn(serve(stream, addr, permit))),
-                Err(_) => {
-                    tracing::warn!(%addr, connections_max, "connection refused: there are too many");
-                }
-            },
-            Err(error) => {
-                tracing::error!(%error, "cannot accept a connection");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
-}
-
-/// What connections to the worker port need.
-#[derive(Clone)]
-struct WorkerDoor {
-    workers: Arc<Workers>,
-    channels: Arc<Channels>,
-    token: Option<Arc<str>>,
-}
-
-async fn accept_workers(listener: TcpListener, door: WorkerDoor) {
-    let limits = door.workers.limits;
-    accept(listener, limits.connections_max, |stream, addr, permit| {
-        let door = door.clone();
-        async move {
-            let permit = Arc::new(permit);
-            socket::serve_http(stream, limits.handshake_time_max, |request| {
-                let answer = answer_worker(request, addr, &door, &permit);
-                async { answer }
-            })
-            .await;
-        }
-    })
-    .await;
-}
-
-type HttpResponse = Response<Full<Bytes>>;
-
-/// What a connection holds for as long as it lives.
-type Permit = Arc<tokio::sync::OwnedSemaphorePermit>;
-
-fn answer_worker(
-    mut request: Request<Incoming>,
-    addr: SocketAddr,
-    door: &WorkerDoor,
-    permit: &Permit,
-) -> HttpResponse {
-    let Some(purpose) = Purpose::of(request.uri()) else {
-        return socket::refuse(&not_found(
-            "workers connect to /, telemetry to /otel, channels to /ws/channels/{id}",
-        ));
-    };
-    if let Some(token) = door.token.as_deref()
-        // A channel has a key of its own.
-        && !matches!(purpose, Purpose::Channel { .. })
-        && !has_bearer(&request, token)
-    {
-        return socket::refuse(&Refused {
-            status: StatusCode::UNAUTHORIZED,
-            message: "this server asks workers for a token: Authorization: Bearer …",
-            retry_after_s: None,
-        });
-    }
-    let limits = door.workers.limits.connection;
-    let (response, websocket) = match socket::upgrade(&mut request, limits) {
-        Ok(upgraded) => upgraded,
-        Err(refused) => return socket::refuse(&refused),
-    };
-    let end = match &purpose {
-        Purpose::Channel { id, key, direction } => {
-            match door.take_channel(id, key.as_deref(), *direction) {
-                Ok(end) => Some(end),
-                Err(refused) => return socket::refuse(&refused),
-            }
-        }
-        Purpose::Worker | Purpose::Telemetry => None,
-    };
-    let workers = door.workers.clone();
-    let permit = permit.clone();
-    tokio::spawn(async move {
-        match (purpose, end) {
-            (_, Some(end)) => channel::serve(websocket, end, limits).await,
-            (Purpose::Telemetry, None) => worker::discard_telemetry(websocket, &workers).await,
-            (_, None) => worker::serve(websocket, workers, addr.ip().to_canonical()).await,
-        }
-        drop(permit);
-    });
-    response
-}
-
-/// What a connection to the worker port is for.
-enum Purpose {
-    Worker,
-    Telemetry,
-    Channel {
-        id: String,
-        key: Option<String>,
-        direction: Option<Direction>,
-    },
-}
-
-impl Purpose {
-    fn of(uri: &Uri) -> Option<Self> {
-        match uri.path() {
-            "/" => return Some(Self::Worker),
-            "/otel" => return Some(Self::Telemetry),
-            _ => {}
-        }
-        let id = uri
-            .path()
-            .strip_prefix("/ws/channels/")
-            .filter(|id| !id.is_empty() && !id.contains('/'))?;
-        let query = uri.query().unwrap_or_default();
-        let param = |wanted: &str| {
-            let mut pairs = form_urlencoded::parse(query.as_bytes());
-            pairs
-                .find(|(name, _)| name == wanted)
-                .map(|(_, value)| value.into_owned())
-        };
-        let direction = match param("dir").as_deref() {
-            Some("read") => Some(Direction::Read),
-            Some("write") => Some(Direction::Write),
-            _ => None,
-        };
-        Some(Self::Channel {
-            id: id.to_owned(),
-            key: param("key"),
-            direction,
-        })
-    }
-}
-
-impl WorkerDoor {
-    fn take_channel(
-        &self,
-        id: &str,
-        key: Option<&str>,
-        direction: Option<Direction>,
-    ) -> Result<channel::End, Refused> {
-        let (Some(key), Some(direction)) = (key, direction) else {
-            let message = "a channel needs ?key=…&dir=read or dir=write";
-            return Err(Refused {
-                status: StatusCode::BAD_REQUEST,
-                message,
-                retry_after_s: None,
-            });
-        };
-        let not_there = || not_found("there is no such channel, or the key is another");
-        self.channels.take(id, key, direction).ok_or_else(not_there)
-    }
-}
-
-fn has_bearer(request: &Request<Incoming>, token: &str) -> bool {
-    let given = request
-        .headers()
-        .get(AUTHORIZATION)
-        .and_then(|value| value.to_str().ok());
-    let given = given.and_then(|value| value.split_once(' '));
-    given.is_some_and(|(scheme, given)| {
-        // Compared without an early end, so that time tells nothing of the token.
-        let differs = given
-            .bytes()
-            .zip(token.bytes())
-            .fold(0, |sum, (a, b)| sum | (a ^ b));
-        scheme.eq_ignore_ascii_case("bearer") && given.len() == token.len() && differs == 0
-    })
-}
-
-async fn accept_subscribers(listener: TcpListener, subscribers: Arc<Subscribers>, auth: Arc<Auth>) {
-    let limits = subscribers.limits;
-    accept(listener, limits.connections_max, |stream, addr, permit| {
-        let subscribers = subscribers.clone();
-        let auth = auth.clone();
-        async move {
-            let permit = Arc::new(permit);
-            socket::serve_http(stream, limits.handshake_time_max, |request| {
-                answer_subscriber(
-                    request,
-                    addr,
-                    subscribers.clone(),
-                    auth.clone(),
-                    permit.clone(),
-                )
-            })
-            .await;
-        }
-    })
-    .await;
-}
-
-async fn answer_subscriber(
-    mut request: Request<Incoming>,
-    addr: SocketAddr,
-    subscribers: Arc<Subscribers>,
-    auth: Arc<Auth>,
-    permit: Permit,
-) -> HttpResponse {
-    let Some(path) = Subscribers::read_path(request.uri().path()) else {
-        let message = "subscribers connect to / or to /stream/{stream}/{group}[/{item}]";
-        return socket::refuse(&not_found(message));
-    };
-    // Asked before the auth function is: what cannot be upgraded need not be admitted.
-    let (response, websocket) = match socket::upgrade(&mut request, subscribers.limits.connection) {
-        Ok(upgraded) => upgraded,
-        Err(refused) => return socket::refuse(&refused),
-    };
-    let asked = AuthRequest {
-        headers: request.headers(),
-        uri: request.uri(),
-        addr: addr.ip(),
-    };
-    match auth.admit(asked).await {
-        Ok(grant) => {
-            let admission = Admission {
-                path,
-                context: grant.context,
-                expires_at: grant.expires_at,
-            };
-            tokio::spawn(async move {
-                subscriber::serve(websocket, subscribers, admission).await;
-                drop(permit);
-            });
-            response
-        }
-        Err(refused) => socket::refuse(&refused),
-    }
-}
-
-fn not_found(message: &'static str) -> Refused {
-    Refused {
-        status: StatusCode::NOT_FOUND,
-        message,
-        retry_after_s: None,
-    }
 }

@@ -9,6 +9,8 @@ use std::time::Duration;
 use file::JoinGuard;
 pub use file::{PortEntry, StreamEntry};
 
+use iii_stream_core::GroupLimits;
+
 use crate::socket::Limits;
 use crate::subscriber::SubscriberLimits;
 use crate::worker::WorkerLimits;
@@ -26,10 +28,27 @@ pub struct Config {
     pub join_guards: JoinGuardConfig,
     /// Where groups are kept.
     pub store: StoreConfig,
-    /// How long trigger handlers and conditions may take.
-    pub handler_time_max: Duration,
+    /// Bounds inside the server.
+    pub bounds: Bounds,
     /// What the operator should know, one line each.
     pub warnings: Vec<String>,
+}
+
+/// Bounds inside the server.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// How long trigger handlers and conditions may take.
+    pub handler_time_max: Duration,
+    /// Handlers of one trigger that have not answered yet.
+    pub trigger_open_max: usize,
+    /// Calls of one trigger that wait.
+    pub trigger_queue_max: usize,
+    /// Changes of one group that wait for delivery.
+    pub feed_pending_max: usize,
+    /// Events held back for one connection and group while it joins.
+    pub join_held_max: usize,
+    /// Items, bytes and remembered mutation clients of one group.
+    pub group: GroupLimits,
 }
 
 /// The worker port.
@@ -195,6 +214,16 @@ impl Config {
             connection: limits(stream.bounds(), &STREAM)?,
             handshake_time_max: handshake(stream.handshake_timeout_ms)?,
             connections_max: count("connections_max", stream.connections_max, 100_000)?,
+            connections_per_address_max: count(
+                "connections_per_address_max",
+                stream.connections_per_address_max,
+                100_000,
+            )?,
+            messages_per_second_max: count(
+                "messages_per_second_max",
+                stream.messages_per_second_max,
+                10_000,
+            )?,
             subscriptions_max: count("subscriptions_max", stream.subscriptions_max, 10_000)?,
             queue_bytes_max: count("queue_bytes_max", stream.queue_bytes_max, MIB)?,
         };
@@ -244,7 +273,22 @@ impl Config {
                 deny_on_error: stream.join_guard == Some(JoinGuard::DenyOnError),
             },
             store,
-            handler_time_max: time("handler_timeout_ms", stream.handler_timeout_ms, 30_000)?,
+            bounds: Bounds {
+                handler_time_max: time("handler_timeout_ms", stream.handler_timeout_ms, 30_000)?,
+                trigger_open_max: count("trigger_open_max", stream.trigger_open_max, 64)?,
+                trigger_queue_max: count("trigger_queue_max", stream.trigger_queue_max, 10_000)?,
+                feed_pending_max: count("feed_pending_max", stream.feed_pending_max, 100_000)?,
+                join_held_max: count("join_held_max", stream.join_held_max, 10_000)?,
+                group: GroupLimits {
+                    items_max: count("group_items_max", stream.group_items_max, 10_000_000)?,
+                    bytes_max: count("group_bytes_max", stream.group_bytes_max, 4_096 * MIB)?,
+                    client_records_max: count(
+                        "mutation_clients_max",
+                        stream.mutation_clients_max,
+                        1_000,
+                    )?,
+                },
+            },
             warnings,
         })
     }

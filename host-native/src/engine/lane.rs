@@ -17,15 +17,6 @@ use super::call::{Call, Output, ReplyTo};
 use super::registry::Registry;
 use super::trigger::Binding;
 
-/// Handlers of one binding that have not answered yet; further calls wait.
-const OPEN_MAX: usize = 64;
-
-/// Conditions of one binding that run ahead.
-const CONDITIONS_MAX: usize = 64;
-
-/// What waits in one binding's lane; more is lost, counted and logged.
-const QUEUE_MAX: usize = 10_000;
-
 /// What all lanes share.
 #[derive(Clone)]
 pub struct LaneContext {
@@ -35,6 +26,10 @@ pub struct LaneContext {
     pub runtime: tokio::runtime::Handle,
     /// How long a handler or a condition may take before it no longer counts.
     pub time_max: Duration,
+    /// Handlers of one binding that have not answered yet, and conditions that run ahead; further calls wait.
+    pub open_max: usize,
+    /// What waits in one binding's lane; more is lost, counted and logged.
+    pub queue_max: usize,
     /// How much waits in all lanes together.
     pub waiting: Waiting,
 }
@@ -85,7 +80,7 @@ impl Lane {
         binding: &Arc<Binding>,
         condition: Option<Arc<str>>,
     ) -> Self {
-        let (inputs, queue) = mpsc::channel(QUEUE_MAX);
+        let (inputs, queue) = mpsc::channel(context.queue_max);
         let task = LaneTask {
             context: context.clone(),
             binding: binding.clone(),
@@ -115,7 +110,7 @@ impl Lane {
                     trigger = %self.binding.id,
                     function = %self.binding.function_id,
                     lost = *lost,
-                    "a trigger lost calls: {QUEUE_MAX} were waiting for its handler"
+                    "a trigger lost calls: too many were waiting for its handler (trigger_queue_max)"
                 );
             }
         }
@@ -137,13 +132,13 @@ impl LaneTask {
             tokio::select! {
                 biased;
                 Some(()) = open.next(), if !open.is_empty() => {}
-                Some(judgement) = judged.next(), if open.len() < OPEN_MAX && !judged.is_empty() => {
+                Some(judgement) = judged.next(), if open.len() < self.context.open_max && !judged.is_empty() => {
                     let (input, passes): (Input, bool) = judgement;
                     if passes && !queue.is_closed() {
                         open.push(self.call_handler(&input.text));
                     }
                 }
-                input = queue.recv(), if judged.len() < CONDITIONS_MAX => {
+                input = queue.recv(), if judged.len() < self.context.open_max => {
                     let Some(input) = input else { return };
                     judged.push_back(self.judge(input));
                 }

@@ -26,6 +26,8 @@ pub enum CloseCode {
     TooLarge,
     /// The peer does what no client should; a fault of the client.
     Policy,
+    /// The peer sends too much in too short a time; connect again later.
+    RateLimit,
     /// The store could not be read; connect again.
     StoreFailed,
     /// The connection's permission has expired; connect again with a new one.
@@ -45,6 +47,7 @@ impl CloseCode {
             Self::InvalidText => (1007, "text is not UTF-8"),
             Self::TooLarge => (1009, "message too large"),
             Self::Policy => (1008, "too many messages about one subscription"),
+            Self::RateLimit => (4029, "rate limit"),
             Self::StoreFailed => (1013, "the store cannot be read now"),
             Self::AuthExpired => (4001, "auth expired"),
             Self::SlowConsumer => (4008, "slow consumer"),

@@ -10,7 +10,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use hashbrown::{DefaultHashBuilder, HashMap};
-use iii_stream_core::{Change, Command, Committed, Draft, Floor, Group, GroupKey, GroupRef, Item};
+use iii_stream_core::{
+    Change, Command, Committed, Draft, Floor, Group, GroupKey, GroupLimits, GroupRef, Item,
+};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
@@ -26,9 +28,6 @@ const EXPIRE_BATCH_MAX: usize = 256;
 /// How often groups that hold nothing are looked at, to be forgotten.
 const FORGET_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Mutation clients remembered per group.
-const CLIENT_RECORDS_MAX: usize = 1_000;
-
 /// Groups in memory. See the module.
 pub struct MemoryStore {
     shards: Vec<RwLock<HashMap<GroupKey, Arc<Entry>>>>,
@@ -36,6 +35,7 @@ pub struct MemoryStore {
     sink: Arc<dyn ChangeSink>,
     /// Names the history of this process's groups.
     epoch: Arc<str>,
+    group_limits: GroupLimits,
     /// How many groups were forgotten: a group that comes again starts a history with another name.
     forgotten: AtomicU64,
     /// No timestamp of a forgotten group was later.
@@ -64,12 +64,13 @@ struct State {
 
 impl MemoryStore {
     /// An empty store whose changes go to `sink`. `epoch` must be new for every process, `[a-z0-9]+`.
-    pub fn new(epoch: &str, sink: Arc<dyn ChangeSink>) -> Self {
+    pub fn new(epoch: &str, sink: Arc<dyn ChangeSink>, group_limits: GroupLimits) -> Self {
         Self {
             shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
             hasher: DefaultHashBuilder::default(),
             sink,
             epoch: epoch.into(),
+            group_limits,
             forgotten: AtomicU64::new(0),
             forgotten_ms: AtomicU64::new(0),
             index: Mutex::default(),
@@ -193,7 +194,7 @@ impl MemoryStore {
         let entry = Arc::new(Entry {
             key: group.to_key(),
             state: Mutex::new(State {
-                group: Group::new(epoch, floor, CLIENT_RECORDS_MAX),
+                group: Group::new(epoch, floor, self.group_limits),
                 is_forgotten: false,
                 deadline_ms: None,
             }),

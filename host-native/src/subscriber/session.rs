@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
@@ -13,6 +14,7 @@ use hyper_tungstenite::HyperWebsocket;
 use iii_stream_core::GroupKey;
 use iii_stream_core::event::{session_input, unauthorized_frame};
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::protocol::{self, ClientMessage, Names};
@@ -67,9 +69,14 @@ pub async fn serve(socket: HyperWebsocket, subscribers: Arc<Subscribers>, admiss
     };
     tokio::pin!(expiry);
     let mut has_expired = false;
+    let mut rate = Rate::new(subscribers.limits.messages_per_second_max);
     let end = loop {
         tokio::select! {
             incoming = connection.next(&outbox) => match incoming {
+                Ok(_) if !rate.admits(Instant::now()) => {
+                    tracing::warn!(connection = id, "closed: too many messages in one second");
+                    outbox.close(CloseCode::RateLimit);
+                }
                 Ok(Incoming::Text(text)) => session.receive(text.as_str()).await,
                 Ok(Incoming::Binary(bytes)) => match str::from_utf8(&bytes) {
                     Ok(text) => session.receive(text).await,
@@ -89,6 +96,33 @@ pub async fn serve(socket: HyperWebsocket, subscribers: Arc<Subscribers>, admiss
     session.end();
     subscribers.disconnect(id);
     tracing::debug!(connection = id, ?end, "subscriber disconnected");
+}
+
+/// How much a client has said in the present second.
+struct Rate {
+    messages_max: usize,
+    messages: usize,
+    second: Instant,
+}
+
+impl Rate {
+    fn new(messages_max: usize) -> Self {
+        Self {
+            messages_max,
+            messages: 0,
+            second: Instant::now(),
+        }
+    }
+
+    /// Counts a message. Whether it is within the bound.
+    fn admits(&mut self, now: Instant) -> bool {
+        if Duration::from_secs(1) <= now.duration_since(self.second) {
+            self.second = now;
+            self.messages = 0;
+        }
+        self.messages += 1;
+        self.messages <= self.messages_max
+    }
 }
 
 struct Session<'a> {

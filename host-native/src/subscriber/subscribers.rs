@@ -23,6 +23,10 @@ pub struct SubscriberLimits {
     pub handshake_time_max: Duration,
     /// Connections at one time.
     pub connections_max: usize,
+    /// Connections of one address at one time.
+    pub connections_per_address_max: usize,
+    /// Messages of one connection in one second; more closes it with 4029.
+    pub messages_per_second_max: usize,
     /// Subscriptions of one connection; a join beyond it is answered `unauthorized`.
     pub subscriptions_max: usize,
     /// Bytes waiting to be sent to one connection; beyond it the connection is closed with 4008.
