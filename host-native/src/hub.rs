@@ -137,7 +137,7 @@ impl Hub {
         }
         member.send_held(snapshot.seq);
         member.seen = snapshot.seq;
-        member.outbox.push(sync);
+        member.outbox.push_uncounted(sync);
         member
             .subscriptions
             .retain(|subscription| subscription.id != join.subscription_id);

@@ -157,6 +157,25 @@ test('a subscriber that does not read but keeps sending gives its place up', asy
   }
 });
 
+test('a sync larger than the bound arrives, and so do twenty at once', async () => {
+  const server = await bounded({ stream: { queue_bytes_max: 64 * 1024 } });
+  const [peer, subscriber] = [await server.peer(), await server.subscriber()];
+  const text = 'x'.repeat(300 * 1024);
+  const groups = Array.from({ length: 20 }, (_, n) => `big-${n}`);
+  for (const group_id of groups) await peer.result('stream::set', { stream_name: 'limits', group_id, item_id: 'i', data: { group_id, text } });
+  subscriber.ws.pause();
+  for (const groupId of groups) subscriber.send({ type: 'join', data: { subscriptionId: groupId, streamName: 'limits', groupId } });
+  await peer.settled();
+  subscriber.ws.resume();
+  for (const group_id of groups) {
+    const sync = await subscriber.take((f) => f.groupId === group_id && f.event.type === 'sync', `the sync of ${group_id}`);
+    assert.deepEqual(sync.event.data, [{ group_id, text }]);
+  }
+  // All of them are live.
+  for (const group_id of groups) peer.void('stream::set', { stream_name: 'limits', group_id, item_id: 'i', data: { group_id } });
+  for (const group_id of groups) await subscriber.take((f) => f.groupId === group_id && f.event.type === 'update', `an event of ${group_id}`);
+});
+
 test('workers need the token, in every way they connect', async () => {
   const server = await bounded({ manager: { token: 'open-sesame' } });
   for (const path of ['/', '/otel']) {

@@ -72,6 +72,7 @@ pub struct Outbox {
     /// Whether somebody waits for a sign of life.
     is_watched: AtomicBool,
     sign_of_life: Notify,
+    uncounted_taken: Notify,
 }
 
 /// What a connection's task waits for beside its peer.
@@ -89,6 +90,8 @@ pub(super) enum WaitsFor {
 struct Queue {
     frames: VecDeque<Frame>,
     bytes: usize,
+    /// Bytes of frames that do not count, because their number is bounded otherwise.
+    uncounted_bytes: usize,
     close: Option<CloseCode>,
 }
 
@@ -103,6 +106,7 @@ impl Outbox {
             is_ping_wanted: AtomicBool::new(false),
             is_watched: AtomicBool::new(false),
             sign_of_life: Notify::new(),
+            uncounted_taken: Notify::new(),
         }
     }
 
@@ -131,6 +135,28 @@ impl Outbox {
         }
         drop(queue);
         self.wake();
+    }
+
+    /// Puts a frame in whatever its size, and does not count it. The caller must leave [`Outbox::has_room`] between two.
+    pub fn push_uncounted(&self, frame: Frame) {
+        let mut queue = self.queue.lock();
+        if queue.close.is_some() {
+            return;
+        }
+        queue.uncounted_bytes += frame.len();
+        queue.frames.push_back(frame);
+        drop(queue);
+        self.wake();
+    }
+
+    /// Whether another uncounted frame may be put in.
+    pub fn has_room(&self) -> bool {
+        self.queue.lock().uncounted_bytes < self.bytes_max
+    }
+
+    /// Waits until uncounted frames have left for the socket.
+    pub async fn room(&self) {
+        self.uncounted_taken.notified().await;
     }
 
     /// Closes the connection once everything waiting is sent. The first reason stays.
@@ -186,6 +212,10 @@ impl Outbox {
         let mut queue = self.queue.lock();
         std::mem::swap(&mut queue.frames, frames);
         queue.bytes = 0;
+        if 0 < queue.uncounted_bytes {
+            queue.uncounted_bytes = 0;
+            self.uncounted_taken.notify_one();
+        }
         queue.close
     }
 
@@ -231,6 +261,17 @@ mod tests {
         let mut taken = VecDeque::new();
         assert_eq!(outbox.take(&mut taken), Some(CloseCode::SlowConsumer));
         assert!(taken.is_empty());
+    }
+
+    #[test]
+    fn uncounted_frames_leave_the_bound_to_the_others() {
+        let outbox = Outbox::new(10);
+        outbox.push_uncounted(frame(100));
+        assert!(!outbox.has_room());
+        outbox.push_all([frame(5), frame(5)]);
+        assert!(!outbox.is_closing());
+        assert_eq!(outbox.take(&mut VecDeque::new()), None);
+        assert!(outbox.has_room());
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! One subscriber connection: joins with their guards, leaves, and its end.
 //!
 //! Guards run beside the reading of messages, so a slow one delays neither other joins nor pongs. What a client says of a
-//! subscription whose guard is still out takes effect after it, in order.
+//! subscription whose guard is still out takes effect after it, in order. A subscription begins once the `sync` before its own
+//! is on its way, so that many large ones do not pile up.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -46,6 +47,7 @@ pub async fn serve(socket: HyperWebsocket, subscribers: Arc<Subscribers>, admiss
         joined: HashMap::new(),
         guarded: HashMap::new(),
         guards: FuturesUnordered::new(),
+        admitted: VecDeque::new(),
     };
     if let Some(path) = admission.path {
         let group = GroupKey {
@@ -87,6 +89,7 @@ pub async fn serve(socket: HyperWebsocket, subscribers: Arc<Subscribers>, admiss
             Some((subscription_id, admits)) = session.guards.next(), if !session.guards.is_empty() => {
                 session.finish_guard(&subscription_id, admits).await;
             }
+            () = outbox.room(), if !session.admitted.is_empty() => session.settle_admitted().await,
             () = &mut expiry, if !has_expired => {
                 has_expired = true;
                 outbox.close(CloseCode::AuthExpired);
@@ -133,12 +136,14 @@ struct Session<'a> {
     context: Option<Arc<str>>,
     /// Live subscriptions by their id.
     joined: HashMap<Arc<str>, Subscribing>,
-    /// Subscriptions whose guard is still out.
+    /// Subscriptions whose guard is still out, or that wait for room.
     guarded: HashMap<Arc<str>, Guarded>,
     guards: FuturesUnordered<BoxFuture<'static, (Arc<str>, bool)>>,
+    /// Subscriptions that may begin and wait for room.
+    admitted: VecDeque<Arc<str>>,
 }
 
-/// A subscription whose guard is still out.
+/// A subscription that has not begun.
 struct Guarded {
     join: Subscribing,
     /// What was said of it since.
@@ -181,28 +186,49 @@ impl Session<'_> {
             self.refuse(&join);
             return;
         }
-        if !self.subscribers.joins.is_guarded(&join.group.stream) {
-            self.activate(join).await;
-            return;
+        let id = join.subscription_id.clone();
+        let is_guarded = self.subscribers.joins.is_guarded(&join.group.stream);
+        if is_guarded {
+            let subscribers = self.subscribers.clone();
+            let (guarded_id, stream, input) =
+                (id.clone(), join.group.stream.clone(), self.input(&join));
+            self.guards.push(Box::pin(async move {
+                let admits = subscribers.joins.admits(&stream, &input).await;
+                (guarded_id, admits)
+            }));
         }
-        let subscribers = self.subscribers.clone();
-        let input = self.input(&join);
-        let (id, stream) = (join.subscription_id.clone(), join.group.stream.clone());
-        self.guards.push(Box::pin(async move {
-            let admits = subscribers.joins.admits(&stream, &input).await;
-            (id, admits)
-        }));
         self.guarded.insert(
-            join.subscription_id.clone(),
+            id.clone(),
             Guarded {
                 join,
                 waiting: VecDeque::new(),
             },
         );
+        if !is_guarded {
+            self.finish_guard(&id, true).await;
+        }
     }
 
-    /// Takes a guard's verdict, and then what was said meanwhile, up to the next guard.
+    /// Takes a guard's verdict. A subscription that may begin does so once there is room for its `sync`.
     async fn finish_guard(&mut self, subscription_id: &Arc<str>, admits: bool) {
+        if admits && !self.outbox.has_room() {
+            self.admitted.push_back(subscription_id.clone());
+        } else {
+            self.settle(subscription_id, admits).await;
+        }
+    }
+
+    /// Begins subscriptions that wait for room.
+    async fn settle_admitted(&mut self) {
+        while self.outbox.has_room()
+            && let Some(id) = self.admitted.pop_front()
+        {
+            self.settle(&id, true).await;
+        }
+    }
+
+    /// Begins a subscription or refuses it, and then takes what was said of it meanwhile, up to the next guard.
+    async fn settle(&mut self, subscription_id: &Arc<str>, admits: bool) {
         let Some(Guarded { join, mut waiting }) = self.guarded.remove(subscription_id) else {
             return;
         };
