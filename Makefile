@@ -30,7 +30,7 @@ bench: pkg ## Measure the server and the core (release), then the npm package
 	node pkg/bench/chromium.mjs
 
 e2e: setup ## Run the published clients against the server
-	@scripts/test.sh clients
+	@scripts/test.sh clients rust-sdk
 
 wasm: ## Build the import-free guest and the npm package's wasm
 	@scripts/wasm.sh

@@ -6,7 +6,7 @@
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-all_suites=(core host vectors parity coverage wasm-node wasm-chromium pkg clients links)
+all_suites=(core host vectors parity coverage wasm-node wasm-chromium pkg clients rust-sdk links)
 suites=("${@:-${all_suites[@]}}")
 [ $# -gt 0 ] || suites=("${all_suites[@]}")
 for suite in "${suites[@]}"; do
@@ -95,7 +95,7 @@ chromium=$(find_program chromium chromium-browser google-chrome)
 chromedriver=$(find_program chromedriver)
 
 if wants vectors parity pkg; then prepare "build wasm" build_wasm; fi
-if wants clients; then prepare "build server" cargo build --locked -p iii-stream; fi
+if wants clients rust-sdk; then prepare "build server" cargo build --locked -p iii-stream; fi
 if wants wasm-node wasm-chromium; then prepare "build wasm tool" cargo build --locked -p iii-stream-wasm-tool; fi
 
 for suite in "${suites[@]}"; do
@@ -128,6 +128,13 @@ for suite in "${suites[@]}"; do
         skip clients "there is no server to test"
       else
         CHROMIUM=${CHROMIUM:-$chromium} run clients npm --prefix tests/clients test
+      fi
+      ;;
+    rust-sdk)
+      if [ ! -x "$III_STREAM_BIN" ]; then
+        skip rust-sdk "there is no server to test"
+      else
+        run rust-sdk cargo test --locked --no-fail-fast --manifest-path tests/rust-sdk/Cargo.toml --target-dir "$target/rust-sdk"
       fi
       ;;
     links) run links node --test --test-reporter=spec scripts/links.test.mjs ;;

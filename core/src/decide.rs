@@ -347,7 +347,8 @@ fn check(condition: Condition, current: Option<&Current>) -> Result<(), Refusal>
     }
 }
 
-fn update(old: Option<&Json>, ops: &Ops) -> (Json, Vec<OpError>) {
+/// What operations make of a value: the step of [`decide`] that needs no item.
+pub fn update(old: Option<&Json>, ops: &Ops) -> (Json, Vec<OpError>) {
     let applied = apply(old.map(Json::to_value), ops);
     // The operations were checked, with the depth they can lead to, so the result needs no check.
     (Json::from_checked_value(&applied.value), applied.errors)

@@ -31,7 +31,7 @@ pub mod text;
 
 pub use apply::{Applied, apply};
 pub use command::Command;
-pub use decide::{Current, Decision, Draft, Kind, Outcome, Refusal, Reply, Ttl, decide};
+pub use decide::{Current, Decision, Draft, Kind, Outcome, Refusal, Reply, Ttl, decide, update};
 pub use error::{CallError, OP_ERROR_CODES, OP_ERROR_DOC_URL, OpError, OpErrorKind, OpsError};
 pub use group::{Committed, Group, GroupLimits, Item};
 pub use mutation::{ClientRecord, Echo, client_tag};

@@ -13,7 +13,8 @@ use serde_json::value::RawValue;
 
 use crate::limits::VALUE_DEPTH_MAX;
 
-/// Checked JSON text without white space between tokens. Cloning shares it.
+/// Checked JSON text without white space between tokens, its characters as themselves and not as `\\u` escapes where they
+/// can be. Cloning shares it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Json(Arc<str>);
 
@@ -59,7 +60,7 @@ impl Json {
     /// Like [`Json::from_raw`] with another limit, for text that wraps values.
     pub(crate) fn from_raw_within(raw: &RawValue, depth_max: usize) -> Result<Self, TextError> {
         let text = raw.get();
-        if scan(text.as_bytes(), depth_max)?.has_space {
+        if scan(text.as_bytes(), depth_max)?.is_loose {
             return Ok(Self(compact(text).into()));
         }
         Ok(Self(text.into()))
@@ -139,18 +140,21 @@ pub fn push_number(out: &mut String, number: u64) {
 
 /// What a look through well-formed text found.
 struct Scan {
-    has_space: bool,
+    /// Whether there is white space between tokens or a `\\u` escape, so that the text can be made shorter.
+    is_loose: bool,
 }
 
 /// Looks through well-formed text once, without recursion.
 fn scan(bytes: &[u8], depth_max: usize) -> Result<Scan, TextError> {
     let mut depth = 0_usize;
-    let mut has_space = false;
+    let mut is_loose = false;
     let mut at = 0;
     while at < bytes.len() {
         match bytes[at] {
             b'"' => {
-                at = string_end(bytes, at)?;
+                let end = string_end(bytes, at)?;
+                is_loose |= end.has_unicode_escape;
+                at = end.at;
                 continue;
             }
             b'{' | b'[' => {
@@ -164,26 +168,38 @@ fn scan(bytes: &[u8], depth_max: usize) -> Result<Scan, TextError> {
                 at = number_end(bytes, at)?;
                 continue;
             }
-            b' ' | b'\n' | b'\r' | b'\t' => has_space = true,
+            b' ' | b'\n' | b'\r' | b'\t' => is_loose = true,
             _ => {}
         }
         at += 1;
     }
-    Ok(Scan { has_space })
+    Ok(Scan { is_loose })
 }
 
-/// The offset after the closing quote of the string that opens at `open`.
-fn string_end(bytes: &[u8], open: usize) -> Result<usize, TextError> {
+/// Where a string ends.
+struct StringEnd {
+    /// The offset after the closing quote.
+    at: usize,
+    has_unicode_escape: bool,
+}
+
+/// The end of the string that opens at `open`.
+fn string_end(bytes: &[u8], open: usize) -> Result<StringEnd, TextError> {
     let mut at = open + 1;
+    let mut has_unicode_escape = false;
     loop {
         at += special(&bytes[at..]);
         if bytes[at] == b'"' {
-            return Ok(at + 1);
+            return Ok(StringEnd {
+                at: at + 1,
+                has_unicode_escape,
+            });
         }
         if bytes[at + 1] != b'u' {
             at += 2;
             continue;
         }
+        has_unicode_escape = true;
         let unit = hex4(&bytes[at + 2..at + 6]);
         let is_high = (0xD800..0xDC00).contains(&unit);
         let is_low = (0xDC00..0xE000).contains(&unit);
@@ -258,7 +274,7 @@ fn number_end(bytes: &[u8], start: usize) -> Result<usize, TextError> {
     Ok(start + length)
 }
 
-/// The same text without white space between tokens.
+/// The same text without white space between tokens and without needless `\\u` escapes.
 fn compact(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut out = String::with_capacity(text.len());
@@ -267,9 +283,19 @@ fn compact(text: &str) -> String {
         match bytes[at] {
             b'"' => {
                 // Proof: the caller has scanned this text, so every string ends well.
-                let end = string_end(bytes, at).unwrap_or(bytes.len());
-                out.push_str(&text[at..end]);
-                at = end;
+                let end = string_end(bytes, at).unwrap_or(StringEnd {
+                    at: bytes.len(),
+                    has_unicode_escape: false,
+                });
+                let string = &text[at..end.at];
+                match end
+                    .has_unicode_escape
+                    .then(|| serde_json::from_str::<String>(string))
+                {
+                    Some(Ok(plain)) => push_string(&mut out, &plain),
+                    _ => out.push_str(string),
+                }
+                at = end.at;
             }
             b' ' | b'\n' | b'\r' | b'\t' => at += 1,
             byte => {
@@ -293,6 +319,17 @@ mod tests {
         assert_eq!(
             json.map(|json| json.as_str().to_string()),
             Ok(r#"{"a b":[1.50,"\" \\",null]}"#.to_string())
+        );
+    }
+
+    #[test]
+    fn characters_stand_for_themselves_where_they_can() {
+        let json =
+            Json::from_text(r#"{"b":"\u00e9\ud83e\udd80\u0001\u0022","\u0061":1e2,"c":"\/\t"}"#);
+        let expected = "{\"b\":\"é🦀\\u0001\\\"\",\"a\":1e2,\"c\":\"\\/\\t\"}";
+        assert_eq!(
+            json.map(|json| json.as_str().to_string()),
+            Ok(expected.to_string())
         );
     }
 

@@ -236,6 +236,7 @@ impl Parts {
             registry.clone(),
             shared_store.clone(),
             adapter,
+            tokio::runtime::Handle::current(),
         ));
         stream::register(&registry, &shared_store, &custom);
         let workers = Arc::new(Workers::new(

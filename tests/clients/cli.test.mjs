@@ -79,10 +79,10 @@ test('watch of an item prints that item only', async () => {
   await watch.ended;
 });
 
-test('SIGTERM ends the server with 0 and every connection with 1001', async () => {
+test('SIGTERM ends the server with 0, subscribers with 1001, workers with 1012', async () => {
   const other = await startServer();
   const [peer, subscriber] = [await other.peer(), await other.subscriber()];
   await other.terminate();
   const closed = await within(Promise.all([peer.closed, subscriber.closed]), 'both connections to be closed');
-  assert.deepEqual(closed.map(({ code }) => code), [1001, 1001]);
+  assert.deepEqual(closed.map(({ code }) => code), [1012, 1001]);
 });

@@ -112,3 +112,47 @@ test('what needs versions is refused by a storage that has none', async () => {
   }
   assert.equal((await rejection(call('get', { ...at, meta: true }))).code, 'unsupported_by_storage');
 });
+
+test('an adapter of a worker keeps every stream; without an update of its own, updates are atomic all the same', async (t) => {
+  const one = await startServer({ stream: { adapter: { name: 'my::store' } } });
+  t.after(() => one.stop());
+  const [keeper, user] = [one.sdk(), one.sdk()];
+  const stored = new Map();
+  const key = ({ stream_name, group_id, item_id }) => JSON.stringify([stream_name, group_id, item_id]);
+  const at = { stream_name: 'any', group_id: 'g', item_id: 'i' };
+  const use = (verb, payload) => user.trigger({ function_id: `stream::${verb}`, payload });
+  assert.equal((await rejection(use('set', { ...at, data: 1 }))).code, 'STREAM_SET_ERROR', 'nobody keeps it yet');
+  keeper.registerFunction('my::store::get', async (input) => stored.get(key(input)) ?? null);
+  keeper.registerFunction('my::store::set', async (input) => {
+    const old_value = stored.get(key(input)) ?? null;
+    await new Promise((resolve) => setImmediate(resolve)); // others may come in between, if they are let
+    stored.set(key(input), input.data);
+    return { old_value, new_value: input.data };
+  });
+  keeper.registerFunction('my::store::delete', async (input) => {
+    const old_value = stored.get(key(input)) ?? null;
+    stored.delete(key(input));
+    return { old_value };
+  });
+  keeper.registerFunction('my::store::list', async ({ stream_name, group_id }) =>
+    [...stored].filter(([k]) => k.startsWith(JSON.stringify([stream_name, group_id]).slice(0, -1))).map(([, v]) => v));
+  keeper.registerFunction('my::store::list_groups', async () => ['g']);
+  keeper.registerFunction('my::store::list_all', async () => ({ stream: [{ id: 'any', groups: ['g'] }], count: 1 }));
+  await settled(keeper);
+  const subscriber = await one.subscriber();
+  assert.deepEqual((await subscriber.join('any', 'g')).event.data, []);
+  assert.deepEqual(await use('set', { ...at, data: { n: 0 } }), { old_value: null, new_value: { n: 0 } });
+  const ops = [{ type: 'increment', path: 'n', by: 1 }];
+  await Promise.all(Array.from({ length: 100 }, () => use('update', { ...at, ops })));
+  assert.deepEqual(await use('get', at), { n: 100 });
+  const failed = await use('update', { ...at, ops: [{ type: 'append', path: 'n', value: 1 }] });
+  assert.deepEqual([failed.new_value, failed.errors[0].code], [{ n: 100 }, 'append.type_mismatch']);
+  assert.deepEqual(await use('list', { stream_name: 'any', group_id: 'g' }), [{ n: 100 }]);
+  assert.deepEqual(await use('list_groups', { stream_name: 'any' }), ['g']);
+  assert.deepEqual(await use('list_all', {}), { stream: [{ id: 'any', groups: ['g'] }], count: 1 });
+  assert.deepEqual(await use('delete', at), { old_value: { n: 100 } });
+  const kinds = [];
+  for (let n = 0; n < 103; n += 1) kinds.push((await subscriber.next()).event);
+  assert.deepEqual([kinds[0].type, kinds[101].type, kinds[102].type], ['create', 'update', 'delete']);
+  assert.deepEqual(kinds.slice(1, 101).map((event) => event.data.n), Array.from({ length: 100 }, (_, n) => n + 1));
+});

@@ -16,13 +16,19 @@ use hyper_tungstenite::HyperWebsocketStream;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, Sleep};
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
-use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode as WireCloseCode;
+use tokio_tungstenite::tungstenite::protocol::frame::Frame as WireFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{
+    CloseCode as WireCloseCode, Data, OpCode,
+};
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 
 use super::outbox::{CloseCode, Frame, Outbox, WaitsFor};
 
 /// How long a closing connection waits for its peer to do its part.
 const CLOSE_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// Largest frame that is sent, in bytes. Published Rust clients read frames of up to 16 MiB.
+const FRAME_BYTES_MAX: usize = 8 * 1_024 * 1_024;
 
 /// The bounds of one connection.
 #[derive(Clone, Copy, Debug)]
@@ -184,7 +190,7 @@ impl Connection {
                 Poll::Pending => return Ok(()),
             }
             if let Some(frame) = self.sending.pop_front()
-                && self.start_send(Message::Text(frame)).is_err()
+                && self.start_text(frame).is_err()
             {
                 return Err(self.ended(End::Broken));
             }
@@ -195,6 +201,22 @@ impl Connection {
             if self.start_send(Message::Close(Some(frame))).is_err() {
                 return Err(self.ended(End::Broken));
             }
+        }
+        Ok(())
+    }
+
+    /// Hands a text over; a large one in pieces, which readers with a limit per frame need.
+    fn start_text(&mut self, text: Frame) -> Result<(), Error> {
+        if text.len() <= FRAME_BYTES_MAX {
+            return self.start_send(Message::Text(text));
+        }
+        let mut rest = Bytes::from(text);
+        let mut kind = Data::Text;
+        while !rest.is_empty() {
+            let piece = rest.split_to(rest.len().min(FRAME_BYTES_MAX));
+            let frame = WireFrame::message(piece, OpCode::Data(kind), rest.is_empty());
+            self.start_send(Message::Frame(frame))?;
+            kind = Data::Continue;
         }
         Ok(())
     }

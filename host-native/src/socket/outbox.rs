@@ -18,6 +18,8 @@ pub type Frame = Utf8Bytes;
 pub enum CloseCode {
     /// The server stops; connect again.
     GoingAway,
+    /// The server stops, said so that published Python workers connect again: they take 1001 for their own doing.
+    Restart,
     /// The peer broke the WebSocket protocol; a fault of the client.
     Protocol,
     /// A text message was no UTF-8; a fault of the client.
@@ -43,6 +45,7 @@ impl CloseCode {
     pub fn on_wire(self) -> (u16, &'static str) {
         match self {
             Self::GoingAway => (1001, "server stops"),
+            Self::Restart => (1012, "server restarts"),
             Self::Protocol => (1002, "protocol error"),
             Self::InvalidText => (1007, "text is not UTF-8"),
             Self::TooLarge => (1009, "message too large"),

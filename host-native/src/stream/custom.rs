@@ -10,10 +10,13 @@ use std::sync::Arc;
 use iii_stream_core::command::{Action, Get, List, Returning, Write};
 use iii_stream_core::fields::Fields;
 use iii_stream_core::text::push_string;
-use iii_stream_core::{Change, Draft, GroupRef, Item, Json, Kind, Outcome, Reply, Ttl};
+use iii_stream_core::{
+    Change, Draft, GroupRef, Item, Json, Kind, Ops, Outcome, Reply, Ttl, update,
+};
 use serde_json::value::RawValue;
 
-use super::functions::Verb;
+use super::functions::{Verb, refused};
+use super::turns::{ItemKey, Turn, Turns};
 use crate::clock;
 use crate::engine::{Call, CallResult, Failure, OnAnswer, Output, Registry, ReplyTo};
 use crate::store::{Done, Snapshot, Store, StoreError};
@@ -24,6 +27,7 @@ pub struct CustomStorage {
     store: Arc<dyn Store>,
     /// Whose functions keep every stream: `<adapter>::set` and so on.
     adapter: Option<String>,
+    turns: Arc<Turns>,
 }
 
 /// Takes the group's change that a result led to, or none.
@@ -32,11 +36,17 @@ type Announced = Box<dyn FnOnce(Option<u64>) + Send>;
 impl CustomStorage {
     /// Streams without functions of their own stay with `store`, unless there is an `adapter`. `store` counts the changes
     /// of all groups.
-    pub fn new(registry: Arc<Registry>, store: Arc<dyn Store>, adapter: Option<String>) -> Self {
+    pub fn new(
+        registry: Arc<Registry>,
+        store: Arc<dyn Store>,
+        adapter: Option<String>,
+        runtime: tokio::runtime::Handle,
+    ) -> Self {
         Self {
             registry,
             store,
             adapter,
+            turns: Arc::new(Turns::new(runtime)),
         }
     }
 
@@ -74,26 +84,40 @@ impl CustomStorage {
             return;
         }
         let item = command.item.unwrap_or_default();
-        let input = input(target.as_ref(), Some(&item), more);
-        let (store, group, code) = (
-            self.store.clone(),
-            target.as_ref().to_key(),
-            verb.store_error_code(),
-        );
-        self.call(function_id, &input, move |result| {
-            let returned = match read_result(verb, code, result) {
-                Ok(returned) => returned,
-                Err(failure) => return reply.send(Err(failure)),
-            };
-            let draft = returned.draft(verb, item);
-            let returning = command.returning;
-            announce(
-                &store,
-                group.as_ref(),
-                draft,
-                Box::new(move |seq| reply.send(returned.reply(returning, seq))),
-            );
-        });
+        let key = (target.as_ref().to_key(), item);
+        let keeper = Keeper {
+            registry: self.registry.clone(),
+            store: self.store.clone(),
+            verb,
+            returning: command.returning,
+        };
+        let function_id = function_id.to_owned();
+        if let (Action::Update { ops, .. }, Some(adapter)) = (&command.action, &self.adapter)
+            && !self.has_update()
+        {
+            let (ops, adapter) = (ops.clone(), adapter.clone());
+            self.turns.take(key.clone(), move |turn| {
+                keeper.update_by_parts(&adapter, key, &ops, turn, reply);
+            });
+            return;
+        }
+        let input = input(key.0.as_ref(), Some(&key.1), more);
+        if self.adapter.is_some() && !self.has_update() {
+            // An update of this item in two steps must not be parted by another write.
+            self.turns.take(key.clone(), move |turn| {
+                keeper.write(&function_id, &input, key, Some(turn), reply);
+            });
+        } else {
+            keeper.write(&function_id, &input, key, None, reply);
+        }
+    }
+
+    /// Whether the adapter does updates itself.
+    fn has_update(&self) -> bool {
+        let find = |adapter: &String| self.registry.find(&format!("{adapter}::update"));
+        self.adapter
+            .as_ref()
+            .is_some_and(|adapter| find(adapter).is_some())
     }
 
     /// Reads one item: what the function returns is passed on as it is.
@@ -192,6 +216,124 @@ fn call(
         "default",
         ReplyTo::new(OnAnswer(on_answer)),
     );
+}
+
+/// What one write needs once it is on its way.
+struct Keeper {
+    registry: Arc<Registry>,
+    store: Arc<dyn Store>,
+    verb: Verb,
+    returning: Option<Returning>,
+}
+
+impl Keeper {
+    /// Calls a storing function and makes an event of what it returns.
+    fn write(
+        self,
+        function_id: &str,
+        input: &str,
+        key: ItemKey,
+        turn: Option<Turn>,
+        reply: ReplyTo,
+    ) {
+        let Self {
+            registry,
+            store,
+            verb,
+            returning,
+        } = self;
+        call(&registry, function_id, input, move |result| {
+            let returned = match read_result(verb, verb.store_error_code(), result) {
+                Ok(returned) => returned,
+                Err(failure) => return reply.send(Err(failure)),
+            };
+            let (group, item) = key;
+            let draft = returned.draft(verb, item);
+            let announced = move |seq| {
+                drop(turn);
+                reply.send(returned.reply(returning, seq));
+            };
+            announce(&store, group.as_ref(), draft, Box::new(announced));
+        });
+    }
+
+    /// Updates an item with `get` and `set`, for an adapter that has no `update`. Atomic among the writes of this server.
+    fn update_by_parts(self, adapter: &str, key: ItemKey, ops: &Ops, turn: Turn, reply: ReplyTo) {
+        let (ops, set_id) = (ops.clone(), format!("{adapter}::set"));
+        let get = input(key.0.as_ref(), Some(&key.1), None);
+        let registry = self.registry.clone();
+        call(&registry, &format!("{adapter}::get"), &get, move |result| {
+            let current = match read_current(self.verb.store_error_code(), result) {
+                Ok(current) => current,
+                Err(failure) => return reply.send(Err(failure)),
+            };
+            let (new, errors) = update(current.as_ref(), &ops);
+            let set = input(key.0.as_ref(), Some(&key.1), Some(("data", &new)));
+            let outcome = Outcome::Updated {
+                old: current,
+                new: Some(new),
+                errors,
+            };
+            self.set_updated(&set_id, &set, key, outcome, turn, reply);
+        });
+    }
+
+    /// The second part of an update: stores what it came to.
+    fn set_updated(
+        self,
+        set_id: &str,
+        set: &str,
+        key: ItemKey,
+        outcome: Outcome,
+        turn: Turn,
+        reply: ReplyTo,
+    ) {
+        let Self {
+            registry,
+            store,
+            verb,
+            returning,
+        } = self;
+        call(&registry, set_id, set, move |result| {
+            if let Err(failure) = read_result(Verb::Set, verb.store_error_code(), result) {
+                return reply.send(Err(failure));
+            }
+            let (group, item) = key;
+            let (old, new) = match &outcome {
+                Outcome::Updated { old, new, .. } => (old.clone(), new.clone()),
+                _ => (None, None),
+            };
+            let draft = Returned {
+                old,
+                new,
+                errors: None,
+            }
+            .draft(Verb::Set, item);
+            let announced = move |seq| {
+                drop(turn);
+                let reply_text = Reply {
+                    outcome,
+                    returning,
+                    seq,
+                }
+                .to_json();
+                reply.send(reply_text.map(Output::Json).map_err(refused));
+            };
+            announce(&store, group.as_ref(), draft, Box::new(announced));
+        });
+    }
+}
+
+/// Reads what a getting function returned before an update; nothing and `null` are a missing item.
+fn read_current(code: &str, result: CallResult) -> Result<Option<Json>, Failure> {
+    match result {
+        Ok(Output::Json(json)) if json != "null" => Json::from_text(&json).map(Some).map_err(|error| {
+            let message = format!("the function that keeps this stream returned a value that cannot be read: {error}");
+            Failure::new("JSON_ERROR", &message)
+        }),
+        Ok(_) => Ok(None),
+        Err(failure) => Err(Failure::new(code, &failure.message())),
+    }
 }
 
 fn unsupported(reply: ReplyTo, function_id: &str, what: &str) {

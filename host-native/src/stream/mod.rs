@@ -2,6 +2,7 @@
 
 mod custom;
 mod functions;
+mod turns;
 
 pub use custom::CustomStorage;
 pub use functions::{Verb, answer, refused, register, unless_refused};

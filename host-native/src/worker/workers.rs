@@ -315,7 +315,7 @@ impl Workers {
     /// Closes all connections.
     pub fn close_all(&self) {
         for worker in self.connected.lock().values() {
-            worker.outbox.close(CloseCode::GoingAway);
+            worker.outbox.close(CloseCode::Restart);
         }
     }
 
