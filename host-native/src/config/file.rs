@@ -7,7 +7,12 @@ use std::path::Path;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
+use serde_saphyr::Spanned;
+
 use super::{ConfigError, StoreConfig};
+
+/// A number with its place in the file, so that an error can say where it stands.
+pub(super) type Placed = Spanned<u64>;
 
 /// The entries that concern this server.
 #[derive(Debug, Default)]
@@ -24,29 +29,29 @@ pub struct StreamEntry {
     pub(super) port: Option<u16>,
     pub(super) host: Option<String>,
     pub(super) auth_function: Option<String>,
-    pub(super) auth_timeout_ms: Option<u64>,
+    pub(super) auth_timeout_ms: Option<Placed>,
     pub(super) require_context: Option<bool>,
     pub(super) allowed_origins: Option<Vec<String>>,
     pub(super) adapter: Option<Adapter>,
-    pub(super) handler_timeout_ms: Option<u64>,
+    pub(super) handler_timeout_ms: Option<Placed>,
     pub(super) join_guard: Option<JoinGuard>,
-    pub(super) join_guard_timeout_ms: Option<u64>,
-    pub(super) handshake_timeout_ms: Option<u64>,
-    pub(super) connections_max: Option<u64>,
-    pub(super) connections_per_address_max: Option<u64>,
-    pub(super) messages_per_second_max: Option<u64>,
-    pub(super) subscriptions_max: Option<u64>,
-    pub(super) join_held_max: Option<u64>,
-    pub(super) feed_pending_max: Option<u64>,
-    pub(super) trigger_open_max: Option<u64>,
-    pub(super) trigger_queue_max: Option<u64>,
-    pub(super) group_items_max: Option<u64>,
-    pub(super) group_bytes_max: Option<u64>,
-    pub(super) mutation_clients_max: Option<u64>,
-    pub(super) queue_bytes_max: Option<u64>,
-    pub(super) message_bytes_max: Option<u64>,
-    pub(super) ping_interval_ms: Option<u64>,
-    pub(super) idle_timeout_ms: Option<u64>,
+    pub(super) join_guard_timeout_ms: Option<Placed>,
+    pub(super) handshake_timeout_ms: Option<Placed>,
+    pub(super) connections_max: Option<Placed>,
+    pub(super) connections_per_address_max: Option<Placed>,
+    pub(super) messages_per_second_max: Option<Placed>,
+    pub(super) subscriptions_max: Option<Placed>,
+    pub(super) join_held_max: Option<Placed>,
+    pub(super) feed_pending_max: Option<Placed>,
+    pub(super) trigger_open_max: Option<Placed>,
+    pub(super) trigger_queue_max: Option<Placed>,
+    pub(super) group_items_max: Option<Placed>,
+    pub(super) group_bytes_max: Option<Placed>,
+    pub(super) mutation_clients_max: Option<Placed>,
+    pub(super) queue_bytes_max: Option<Placed>,
+    pub(super) message_bytes_max: Option<Placed>,
+    pub(super) ping_interval_ms: Option<Placed>,
+    pub(super) idle_timeout_ms: Option<Placed>,
 }
 
 /// What a join guard that fails means.
@@ -64,30 +69,30 @@ pub struct PortEntry {
     pub(super) port: Option<u16>,
     pub(super) host: Option<String>,
     pub(super) token: Option<String>,
-    pub(super) handshake_timeout_ms: Option<u64>,
-    pub(super) connections_max: Option<u64>,
-    pub(super) calls_in_flight_max: Option<u64>,
-    pub(super) invocation_timeout_ms: Option<u64>,
-    pub(super) queue_bytes_max: Option<u64>,
-    pub(super) message_bytes_max: Option<u64>,
-    pub(super) ping_interval_ms: Option<u64>,
-    pub(super) idle_timeout_ms: Option<u64>,
+    pub(super) handshake_timeout_ms: Option<Placed>,
+    pub(super) connections_max: Option<Placed>,
+    pub(super) calls_in_flight_max: Option<Placed>,
+    pub(super) invocation_timeout_ms: Option<Placed>,
+    pub(super) queue_bytes_max: Option<Placed>,
+    pub(super) message_bytes_max: Option<Placed>,
+    pub(super) ping_interval_ms: Option<Placed>,
+    pub(super) idle_timeout_ms: Option<Placed>,
 }
 
 /// What both ports bound in each connection.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Bounds {
-    pub(super) message_bytes_max: Option<u64>,
-    pub(super) ping_interval_ms: Option<u64>,
-    pub(super) idle_timeout_ms: Option<u64>,
+    pub(super) message_bytes_max: Option<Placed>,
+    pub(super) ping_interval_ms: Option<Placed>,
+    pub(super) idle_timeout_ms: Option<Placed>,
 }
 
 impl StreamEntry {
     pub(super) fn bounds(&self) -> Bounds {
         Bounds {
-            message_bytes_max: self.message_bytes_max,
-            ping_interval_ms: self.ping_interval_ms,
-            idle_timeout_ms: self.idle_timeout_ms,
+            message_bytes_max: self.message_bytes_max.clone(),
+            ping_interval_ms: self.ping_interval_ms.clone(),
+            idle_timeout_ms: self.idle_timeout_ms.clone(),
         }
     }
 
@@ -126,9 +131,9 @@ impl StreamEntry {
 impl PortEntry {
     pub(super) fn bounds(&self) -> Bounds {
         Bounds {
-            message_bytes_max: self.message_bytes_max,
-            ping_interval_ms: self.ping_interval_ms,
-            idle_timeout_ms: self.idle_timeout_ms,
+            message_bytes_max: self.message_bytes_max.clone(),
+            ping_interval_ms: self.ping_interval_ms.clone(),
+            idle_timeout_ms: self.idle_timeout_ms.clone(),
         }
     }
 }
@@ -470,7 +475,7 @@ mod tests {
             ),
             (
                 "- name: iii-stream\n  config:\n    ping_interval_ms: 0\n",
-                "stream.yaml: `ping_interval_ms` is 0, allowed are 1 to 86400000 milliseconds",
+                "stream.yaml:3:23: `ping_interval_ms` is 0, allowed are 1 to 86400000 milliseconds",
             ),
         ];
         for (text, expected) in cases {

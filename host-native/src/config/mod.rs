@@ -6,7 +6,7 @@ mod file;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use file::JoinGuard;
+use file::{JoinGuard, Placed};
 pub use file::{PortEntry, StreamEntry};
 
 use iii_stream_core::GroupLimits;
@@ -139,14 +139,18 @@ pub enum ConfigError {
         message: String,
     },
     /// A value is out of its range.
-    #[error("{}: `{key}` is {value}, allowed are {allowed}", .path.display())]
+    #[error("{}:{line}:{column}: `{key}` is {value}, allowed are {allowed}", .path.display())]
     Value {
         /// The file.
         path: PathBuf,
+        /// Counted from 1.
+        line: u64,
+        /// Counted from 1.
+        column: u64,
         /// The key with those above it.
         key: &'static str,
         /// What it is.
-        value: String,
+        value: u64,
         /// What it may be.
         allowed: &'static str,
     },
@@ -191,8 +195,10 @@ impl Config {
                 } = out_of_range;
                 ConfigError::Value {
                     path: path.into(),
+                    line: value.defined.line(),
+                    column: value.defined.column(),
                     key,
-                    value,
+                    value: value.value,
                     allowed,
                 }
             })?;
@@ -207,35 +213,43 @@ impl Config {
         };
         const WORKER: Defaults = Defaults {
             message_bytes_max: 64 * MIB,
-            read_buffer_bytes: 64 * KIB,
+            read_buffer_bytes: 16 * KIB,
         };
         let mut warnings = Vec::new();
         let subscriber_limits = SubscriberLimits {
-            connection: limits(stream.bounds(), &STREAM)?,
-            handshake_time_max: handshake(stream.handshake_timeout_ms)?,
-            connections_max: count("connections_max", stream.connections_max, 100_000)?,
+            connection: limits(&stream.bounds(), &STREAM)?,
+            handshake_time_max: handshake(stream.handshake_timeout_ms.as_ref())?,
+            connections_max: count("connections_max", stream.connections_max.as_ref(), 100_000)?,
             connections_per_address_max: count(
                 "connections_per_address_max",
-                stream.connections_per_address_max,
+                stream.connections_per_address_max.as_ref(),
                 100_000,
             )?,
             messages_per_second_max: count(
                 "messages_per_second_max",
-                stream.messages_per_second_max,
+                stream.messages_per_second_max.as_ref(),
                 10_000,
             )?,
-            subscriptions_max: count("subscriptions_max", stream.subscriptions_max, 10_000)?,
-            queue_bytes_max: count("queue_bytes_max", stream.queue_bytes_max, MIB)?,
+            subscriptions_max: count(
+                "subscriptions_max",
+                stream.subscriptions_max.as_ref(),
+                10_000,
+            )?,
+            queue_bytes_max: count("queue_bytes_max", stream.queue_bytes_max.as_ref(), MIB)?,
         };
         let worker_limits = WorkerLimits {
-            connection: limits(port.bounds(), &WORKER)?,
-            handshake_time_max: handshake(port.handshake_timeout_ms)?,
-            connections_max: count("connections_max", port.connections_max, 10_000)?,
-            calls_in_flight_max: count("calls_in_flight_max", port.calls_in_flight_max, 16_384)?,
-            queue_bytes_max: count("queue_bytes_max", port.queue_bytes_max, 256 * MIB)?,
+            connection: limits(&port.bounds(), &WORKER)?,
+            handshake_time_max: handshake(port.handshake_timeout_ms.as_ref())?,
+            connections_max: count("connections_max", port.connections_max.as_ref(), 10_000)?,
+            calls_in_flight_max: count(
+                "calls_in_flight_max",
+                port.calls_in_flight_max.as_ref(),
+                16_384,
+            )?,
+            queue_bytes_max: count("queue_bytes_max", port.queue_bytes_max.as_ref(), 256 * MIB)?,
             invocation_time_max: time(
                 "invocation_timeout_ms",
-                port.invocation_timeout_ms,
+                port.invocation_timeout_ms.as_ref(),
                 600_000,
             )?,
         };
@@ -264,27 +278,55 @@ impl Config {
             },
             auth: AuthConfig {
                 function_id: stream.auth_function.clone(),
-                time_max: time("auth_timeout_ms", stream.auth_timeout_ms, 5_000)?,
+                time_max: time("auth_timeout_ms", stream.auth_timeout_ms.as_ref(), 5_000)?,
                 require_context: stream.require_context.unwrap_or(false),
                 allowed_origins: stream.allowed_origins.clone().unwrap_or_default(),
             },
             join_guards: JoinGuardConfig {
-                time_max: time("join_guard_timeout_ms", stream.join_guard_timeout_ms, 5_000)?,
+                time_max: time(
+                    "join_guard_timeout_ms",
+                    stream.join_guard_timeout_ms.as_ref(),
+                    5_000,
+                )?,
                 deny_on_error: stream.join_guard == Some(JoinGuard::DenyOnError),
             },
             store,
             bounds: Bounds {
-                handler_time_max: time("handler_timeout_ms", stream.handler_timeout_ms, 30_000)?,
-                trigger_open_max: count("trigger_open_max", stream.trigger_open_max, 64)?,
-                trigger_queue_max: count("trigger_queue_max", stream.trigger_queue_max, 10_000)?,
-                feed_pending_max: count("feed_pending_max", stream.feed_pending_max, 100_000)?,
-                join_held_max: count("join_held_max", stream.join_held_max, 10_000)?,
+                handler_time_max: time(
+                    "handler_timeout_ms",
+                    stream.handler_timeout_ms.as_ref(),
+                    30_000,
+                )?,
+                trigger_open_max: count(
+                    "trigger_open_max",
+                    stream.trigger_open_max.as_ref(),
+                    1_024,
+                )?,
+                trigger_queue_max: count(
+                    "trigger_queue_max",
+                    stream.trigger_queue_max.as_ref(),
+                    10_000,
+                )?,
+                feed_pending_max: count(
+                    "feed_pending_max",
+                    stream.feed_pending_max.as_ref(),
+                    100_000,
+                )?,
+                join_held_max: count("join_held_max", stream.join_held_max.as_ref(), 10_000)?,
                 group: GroupLimits {
-                    items_max: count("group_items_max", stream.group_items_max, 10_000_000)?,
-                    bytes_max: count("group_bytes_max", stream.group_bytes_max, 4_096 * MIB)?,
+                    items_max: count(
+                        "group_items_max",
+                        stream.group_items_max.as_ref(),
+                        10_000_000,
+                    )?,
+                    bytes_max: count(
+                        "group_bytes_max",
+                        stream.group_bytes_max.as_ref(),
+                        4_096 * MIB,
+                    )?,
                     client_records_max: count(
                         "mutation_clients_max",
-                        stream.mutation_clients_max,
+                        stream.mutation_clients_max.as_ref(),
                         1_000,
                     )?,
                 },
@@ -304,7 +346,7 @@ struct Defaults {
 
 struct OutOfRange {
     key: &'static str,
-    value: String,
+    value: Placed,
     allowed: &'static str,
 }
 
@@ -313,52 +355,57 @@ impl std::fmt::Debug for OutOfRange {
         write!(
             f,
             "{} = {}, allowed are {}",
-            self.key, self.value, self.allowed
+            self.key, self.value.value, self.allowed
         )
     }
 }
 
-fn limits(bounds: file::Bounds, defaults: &Defaults) -> Result<Limits, OutOfRange> {
+fn limits(bounds: &file::Bounds, defaults: &Defaults) -> Result<Limits, OutOfRange> {
     Ok(Limits {
         message_bytes_max: count(
             "message_bytes_max",
-            bounds.message_bytes_max,
+            bounds.message_bytes_max.as_ref(),
             defaults.message_bytes_max,
         )?,
         read_buffer_bytes: defaults.read_buffer_bytes,
-        ping_interval: time("ping_interval_ms", bounds.ping_interval_ms, 25_000)?,
-        idle_time_max: time("idle_timeout_ms", bounds.idle_timeout_ms, 60_000)?,
+        ping_interval: time("ping_interval_ms", bounds.ping_interval_ms.as_ref(), 25_000)?,
+        idle_time_max: time("idle_timeout_ms", bounds.idle_timeout_ms.as_ref(), 60_000)?,
     })
 }
 
-fn handshake(value: Option<u64>) -> Result<Duration, OutOfRange> {
+fn handshake(value: Option<&Placed>) -> Result<Duration, OutOfRange> {
     time("handshake_timeout_ms", value, 10_000)
 }
 
-fn time(key: &'static str, value: Option<u64>, default_ms: u64) -> Result<Duration, OutOfRange> {
+fn time(
+    key: &'static str,
+    value: Option<&Placed>,
+    default_ms: u64,
+) -> Result<Duration, OutOfRange> {
     const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
-    let value = value.unwrap_or(default_ms);
-    if (1..=DAY_MS).contains(&value) {
-        return Ok(Duration::from_millis(value));
+    let Some(value) = value else {
+        return Ok(Duration::from_millis(default_ms));
+    };
+    if (1..=DAY_MS).contains(&value.value) {
+        return Ok(Duration::from_millis(value.value));
     }
     Err(OutOfRange {
         key,
-        value: value.to_string(),
+        value: value.clone(),
         allowed: "1 to 86400000 milliseconds",
     })
 }
 
-fn count(key: &'static str, value: Option<u64>, default: usize) -> Result<usize, OutOfRange> {
+fn count(key: &'static str, value: Option<&Placed>, default: usize) -> Result<usize, OutOfRange> {
     const COUNT_MAX: u64 = 1 << 40;
-    match value {
-        None => Ok(default),
-        // A terabyte fits a 64-bit machine's `usize`, and smaller machines refuse it here.
-        Some(value) if (1..=COUNT_MAX).contains(&value) && usize::try_from(value).is_ok() => {
-            Ok(value as usize)
-        }
-        Some(value) => Err(OutOfRange {
+    let Some(value) = value else {
+        return Ok(default);
+    };
+    match usize::try_from(value.value) {
+        Ok(count) if (1..=COUNT_MAX).contains(&value.value) => Ok(count),
+        _ => Err(OutOfRange {
             key,
-            value: value.to_string(),
+            value: value.clone(),
             allowed: "1 to 1099511627776",
         }),
     }

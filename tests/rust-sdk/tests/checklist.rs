@@ -683,7 +683,7 @@ async fn a_restarted_server_gets_everything_back<S: Sdk>() {
     other.shutdown();
 }
 
-/// The cases of one version, each a test; `$more` are attributes of the one in which the worker reads 20 MB.
+/// The cases of one version, each a test.
 macro_rules! checklist {
     ($version:ident, $sdk:ty) => {
         mod $version {
