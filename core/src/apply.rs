@@ -9,7 +9,8 @@ use serde_json::{Map, Number, Value};
 
 use crate::error::{OpError, OpErrorKind};
 use crate::object::{ObjectMut, Root};
-use crate::op::{Op, OpName, Ops, Step, type_name};
+use crate::op::{Op, Ops, Step, type_name};
+use crate::op_name::OpName;
 use crate::path::Path;
 
 /// What became of a value.

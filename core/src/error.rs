@@ -11,7 +11,7 @@ use crate::limits::{
     MERGE_VALUE_DEPTH_MAX, MERGE_VALUE_KEYS_MAX, MUTATION_CLIENT_BYTES_MAX, NAME_BYTES_MAX,
     OPS_MAX, PATH_SEGMENT_BYTES_MAX, PATH_SEGMENTS_MAX, TTL_MS_MAX, VALUE_DEPTH_MAX,
 };
-use crate::op::OpName;
+use crate::op_name::OpName;
 use crate::text::TextError;
 
 /// Where people read more about the codes of failed operations. Sent with each of them, as the

@@ -22,6 +22,7 @@ mod mutation;
 mod name;
 mod object;
 mod op;
+mod op_name;
 mod path;
 mod position;
 mod reply;
@@ -36,7 +37,8 @@ pub use error::{CallError, OP_ERROR_CODES, OP_ERROR_DOC_URL, OpError, OpErrorKin
 pub use group::{Committed, Group, GroupLimits, Item};
 pub use mutation::{ClientRecord, Echo, client_tag};
 pub use name::{GroupKey, GroupRef, is_name};
-pub use op::{OpName, Ops};
+pub use op::Ops;
+pub use op_name::OpName;
 pub use position::{Position, PositionError};
 pub use reply::{group_names_json, list_json, streams_json};
 pub use stamp::{Change, Floor, stamp};

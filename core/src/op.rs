@@ -15,38 +15,9 @@ use crate::fields::{Fields, kind_of};
 use crate::limits::{
     MERGE_VALUE_DEPTH_MAX, MERGE_VALUE_KEYS_MAX, OPS_MAX, PROTO_KEYS, VALUE_DEPTH_MAX,
 };
+use crate::op_name::OpName;
 use crate::path::{Path, UncheckedPath};
 use crate::text::{Json, TextError};
-
-/// The name of an operation, as its `type` says it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OpName {
-    /// Replaces the item or one of its fields.
-    Set,
-    /// Replaces several fields of an object.
-    Merge,
-    /// Adds to a number.
-    Increment,
-    /// Subtracts from a number.
-    Decrement,
-    /// Adds an element to an array or text to a string.
-    Append,
-    /// Takes a field away.
-    Remove,
-}
-
-impl fmt::Display for OpName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Set => "set",
-            Self::Merge => "merge",
-            Self::Increment => "increment",
-            Self::Decrement => "decrement",
-            Self::Append => "append",
-            Self::Remove => "remove",
-        })
-    }
-}
 
 /// One checked operation. Paths of [`Op::Set`], [`Op::Step`] and [`Op::Remove`] have at most one segment.
 #[derive(Clone, Debug, PartialEq)]

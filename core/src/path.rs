@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use crate::error::OpErrorKind;
 use crate::fields::string_of;
 use crate::limits::{PATH_SEGMENT_BYTES_MAX, PATH_SEGMENTS_MAX, PROTO_KEYS};
-use crate::op::OpName;
+use crate::op_name::OpName;
 
 /// A checked path: no segments is the root.
 ///

@@ -168,7 +168,7 @@ proptest! {
 /// moved the whole of it.
 #[test]
 fn removals_from_a_huge_object_are_bounded() {
-    let fields: Map<String, Value> = (0..300_000)
+    let fields: Map<String, Value> = (0..100_000)
         .map(|index| (format!("k{index}"), json!(0)))
         .collect();
     let removals: Vec<_> = (0..OPS_MAX)
@@ -179,7 +179,7 @@ fn removals_from_a_huge_object_are_bounded() {
     let applied = apply(Some(Value::Object(fields)), &ops);
     assert_eq!(
         applied.value.as_object().map(Map::len),
-        Some(300_000 - OPS_MAX)
+        Some(100_000 - OPS_MAX)
     );
     assert!(start.elapsed().as_secs() < 10, "took {:?}", start.elapsed());
 }

@@ -8,76 +8,14 @@ use iii_stream_core::command::{
     read_set, read_update,
 };
 use iii_stream_core::text::push_string;
-use iii_stream_core::{
-    CallError, Committed, Item, Refusal, group_names_json, list_json, streams_json,
-};
+use iii_stream_core::{CallError, Committed, Item, group_names_json, list_json, streams_json};
 
+use super::answer::{answer, refused, unless_refused};
 use super::custom::CustomStorage;
+use super::verb::{VERBS, Verb};
 use crate::clock;
-use crate::engine::{Call, CallResult, Failure, Function, Output, Registry, ReplyTo};
+use crate::engine::{Call, CallResult, Function, Output, Registry, ReplyTo};
 use crate::store::{Done, Store};
-
-/// Which of the functions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verb {
-    /// `stream::set`
-    Set,
-    /// `stream::get`
-    Get,
-    /// `stream::delete`
-    Delete,
-    /// `stream::update`
-    Update,
-    /// `stream::list`
-    List,
-    /// `stream::list_groups`
-    ListGroups,
-    /// `stream::list_all`
-    ListAll,
-    /// `stream::send`
-    Send,
-}
-
-const VERBS: [(Verb, &str); 8] = [
-    (Verb::Set, "stream::set"),
-    (Verb::Get, "stream::get"),
-    (Verb::Delete, "stream::delete"),
-    (Verb::Update, "stream::update"),
-    (Verb::List, "stream::list"),
-    (Verb::ListGroups, "stream::list_groups"),
-    (Verb::ListAll, "stream::list_all"),
-    (Verb::Send, "stream::send"),
-];
-
-impl Verb {
-    /// What custom storage calls it.
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Set => "set",
-            Self::Get => "get",
-            Self::Delete => "delete",
-            Self::Update => "update",
-            Self::List => "list",
-            Self::ListGroups => "list_groups",
-            Self::ListAll => "list_all",
-            Self::Send => "send",
-        }
-    }
-
-    /// The code of an error of the store. Source: stream functions, section 2.
-    pub(super) fn store_error_code(self) -> &'static str {
-        match self {
-            Self::Set => "STREAM_SET_ERROR",
-            Self::Get => "STREAM_GET_ERROR",
-            Self::Delete => "STREAM_DELETE_ERROR",
-            Self::Update => "STREAM_UPDATE_ERROR",
-            Self::List => "STREAM_GET_GROUP_ERROR",
-            Self::ListGroups => "STREAM_LIST_GROUPS_ERROR",
-            Self::ListAll => "STREAM_LIST_ALL_ERROR",
-            Self::Send => "STREAM_SEND_ERROR",
-        }
-    }
-}
 
 /// Registers the eight functions on a store.
 pub fn register(registry: &Registry, store: &Arc<dyn Store>, custom: &Arc<CustomStorage>) {
@@ -205,46 +143,5 @@ impl StreamFunction {
         to_result: impl FnOnce(T) -> CallResult + Send + 'static,
     ) -> Done<T> {
         answer(self.verb.store_error_code(), reply, to_result)
-    }
-}
-
-/// Turns what a store says into the answer of a call; `code` is that of the store's own errors.
-pub fn answer<T: 'static>(
-    code: &'static str,
-    reply: ReplyTo,
-    to_result: impl FnOnce(T) -> CallResult + Send + 'static,
-) -> Done<T> {
-    Box::new(move |outcome| {
-        reply.send(
-            outcome
-                .map_err(|error| Failure::new(code, &error.message))
-                .and_then(to_result),
-        );
-    })
-}
-
-/// Answers a call that cannot be read; gives back what is needed to go on with one that can.
-pub fn unless_refused<T>(input: Result<T, CallError>, reply: ReplyTo) -> Option<(T, ReplyTo)> {
-    match input {
-        Ok(input) => Some((input, reply)),
-        Err(error) => {
-            reply.fail(error.code(), error.to_string());
-            None
-        }
-    }
-}
-
-/// A refusal as the error of a call, with what its caller needs to go on as fields of their own.
-pub fn refused(refusal: Refusal) -> Failure {
-    let failure = Failure::new(refusal.code(), &refusal.to_string());
-    match refusal {
-        Refusal::PreconditionFailed { seq } => failure.with_field(
-            "seq",
-            &seq.map_or_else(|| "null".to_owned(), |seq| seq.to_string()),
-        ),
-        Refusal::MutationGap { expected, .. } => {
-            failure.with_field("expected", &expected.to_string())
-        }
-        _ => failure,
     }
 }

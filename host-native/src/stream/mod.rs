@@ -1,8 +1,13 @@
 //! The stream service: one call from its input to its reply. Knows no sockets; the store and the feed do the rest.
 
+mod answer;
 mod custom;
 mod functions;
+mod keeper;
 mod turns;
+mod verb;
 
+pub use answer::{answer, refused, unless_refused};
 pub use custom::CustomStorage;
-pub use functions::{Verb, answer, refused, register, unless_refused};
+pub use functions::register;
+pub use verb::Verb;
