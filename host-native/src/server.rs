@@ -131,6 +131,8 @@ impl Server {
                 .run_forgetting(|group| crate::feed::Follower::follows(&*hub, group))
                 .await;
         });
+        let channels = parts.worker_door.channels.clone();
+        tasks.spawn(async move { channels.run_sweep().await });
         tasks.spawn(announce_functions(
             parts.registry,
             parts.directory,

@@ -94,7 +94,6 @@ impl ReadEnd {
 impl Channels {
     fn make(&self, buffer: usize) -> Option<(String, String)> {
         let mut table = self.table.lock();
-        table.retain(|_, channel| channel.is_of_use());
         if CHANNELS_MAX <= table.len() {
             return None;
         }
@@ -112,6 +111,15 @@ impl Channels {
         };
         table.insert(id.clone(), channel);
         Some((id, key))
+    }
+
+    /// Removes channels with an end that nobody has taken in time, for as long as the process lives. Whoever waits at the
+    /// other end is told by its end.
+    pub async fn run_sweep(&self) {
+        loop {
+            tokio::time::sleep(UNTAKEN_TIME_MAX / 10).await;
+            self.table.lock().retain(|_, channel| channel.is_of_use());
+        }
     }
 
     /// Gives an end to whoever has the key. `None`: there is no such channel, or the key is another.
