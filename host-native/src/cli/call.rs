@@ -5,7 +5,6 @@ use iii_stream_core::fields::{Fields, string_of};
 use iii_stream_core::text::push_string;
 use serde_json::value::RawValue;
 use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use uuid::Uuid;
 
 use super::{Failure, socket_client};
@@ -13,9 +12,6 @@ use super::{Failure, socket_client};
 pub(super) async fn run(url: &str, function: &str, data: &str) -> Result<(), Failure> {
     let data: &RawValue = serde_json::from_str(data)
         .map_err(|error| format!("the input is not JSON: {error}: {data}"))?;
-    // Says early, and in better words than the connection would, that the address is none.
-    url.into_client_request()
-        .map_err(|error| format!("{url} is no WebSocket address: {error}"))?;
     let mut socket = socket_client::connect(url).await?;
     let id = Uuid::new_v4().to_string();
     let mut frame = format!(r#"{{"type":"invokefunction","invocation_id":"{id}","function_id":"#);

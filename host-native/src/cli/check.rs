@@ -38,6 +38,11 @@ pub(super) fn run(path: Option<&Path>) -> Result<(), Failure> {
             println!("store        {name} (not built in yet: a start is refused)");
         }
     }
-    println!("ok");
+    match config.store {
+        StoreConfig::NotBuiltIn { .. } => {
+            println!("valid, but this version cannot start with its store");
+        }
+        StoreConfig::Memory | StoreConfig::Custom { .. } => println!("ok"),
+    }
     Ok(())
 }

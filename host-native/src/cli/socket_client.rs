@@ -1,16 +1,29 @@
 //! The client side of a WebSocket, for the commands that talk to a running server.
 
+use hyper::header::AUTHORIZATION;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Error;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 use super::Failure;
 
 pub(super) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
-/// Connects, or says in one line why not.
+/// Connects, or says in one line why not. Shows the token that the environment variable `III_TOKEN` holds.
 pub(super) async fn connect(url: &str) -> Result<Socket, Failure> {
-    match tokio_tungstenite::connect_async(url).await {
+    let invalid = |error| format!("{url} is no WebSocket address: {error}");
+    let mut request = url.into_client_request().map_err(invalid)?;
+    if let Some(token) = std::env::var("III_TOKEN")
+        .ok()
+        .filter(|token| !token.is_empty())
+    {
+        let value = format!("Bearer {token}")
+            .parse()
+            .map_err(|_| "III_TOKEN holds characters that no header may hold")?;
+        request.headers_mut().insert(AUTHORIZATION, value);
+    }
+    match tokio_tungstenite::connect_async(request).await {
         Ok((socket, _)) => Ok(socket),
         Err(Error::Io(error)) => Err(format!(
             "cannot reach {url}: {error}. Is the server running? Start it with: iii-stream"

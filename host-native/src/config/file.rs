@@ -229,7 +229,11 @@ fn syntax_error(error: &serde_saphyr::Error, path: &Path) -> ConfigError {
 fn plain_message(error: &serde_saphyr::Error) -> String {
     match error {
         serde_saphyr::Error::Message { msg, .. } => msg.clone(),
-        other => other.to_string(),
+        other => {
+            let text = other.to_string();
+            text.split_once(" at line ")
+                .map_or(text.clone(), |(message, _)| message.to_owned())
+        }
     }
 }
 

@@ -34,7 +34,7 @@ pub struct LaneContext {
     pub waiting: Waiting,
 }
 
-/// Counts what waits in lanes, so that a stop can wait until everything has left.
+/// Counts what waits in lanes or for a handler's answer, so that a stop can wait until everything is done.
 #[derive(Clone, Debug, Default)]
 pub struct Waiting(Arc<AtomicUsize>);
 
@@ -135,7 +135,7 @@ impl LaneTask {
                 Some(judgement) = judged.next(), if open.len() < self.context.open_max && !judged.is_empty() => {
                     let (input, passes): (Input, bool) = judgement;
                     if passes && !queue.is_closed() {
-                        open.push(self.call_handler(&input.text));
+                        open.push(self.call_handler(input));
                     }
                 }
                 input = queue.recv(), if judged.len() < self.context.open_max => {
@@ -157,12 +157,13 @@ impl LaneTask {
         (input, passes)
     }
 
-    /// Sends the call now and gives what waits for its answer.
-    fn call_handler(&self, input: &str) -> impl Future<Output = ()> + use<> {
-        let answer = call_handler(&self.context, &self.binding, input);
+    /// Sends the call now and gives what waits for its answer. Until then it counts as waiting.
+    fn call_handler(&self, input: Input) -> impl Future<Output = ()> + use<> {
+        let answer = call_handler(&self.context, &self.binding, &input.text);
         async move {
             // Handlers' results have no meaning here; faults are logged where they are seen.
             let _ = answer.await;
+            drop(input);
         }
     }
 }

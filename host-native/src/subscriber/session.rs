@@ -249,13 +249,14 @@ impl Session<'_> {
         }
     }
 
-    /// Makes a subscription live; one with the same id is replaced, without a leave.
+    /// Makes a subscription live; one with the same id is replaced, and has left if it was to something else.
     async fn activate(&mut self, join: Subscribing) {
         let hub = &self.subscribers.hub;
         if let Some(old) = self.joined.remove(&join.subscription_id)
-            && old.group != join.group
+            && (&old.group, &old.item) != (&join.group, &join.item)
         {
             hub.leave(old.group.as_ref(), self.id, &join.subscription_id);
+            self.tell_left(&old);
         }
         hub.begin_join(&join.group, self.id, self.outbox);
         loop {
@@ -266,6 +267,7 @@ impl Session<'_> {
                     hub.abandon_join(join.group.as_ref(), self.id);
                     // Without a snapshot there is nothing true to show; the client connects again.
                     self.outbox.close(CloseCode::StoreFailed);
+                    self.tell_left(&join);
                     return;
                 }
             };
@@ -307,6 +309,7 @@ impl Session<'_> {
         }
     }
 
+    /// Ends everything. Whoever was let in by a guard is told to have left, also where the subscription had no time to begin.
     fn end(&mut self) {
         let joined = std::mem::take(&mut self.joined);
         for join in joined.values() {
@@ -315,6 +318,26 @@ impl Session<'_> {
                 .disconnect(join.group.as_ref(), self.id);
             self.tell_left(join);
         }
+        let mut guarded = std::mem::take(&mut self.guarded);
+        for id in std::mem::take(&mut self.admitted) {
+            if let Some(Guarded { join, .. }) = guarded.remove(&id) {
+                self.tell_left(&join);
+            }
+        }
+        if guarded.is_empty() {
+            return;
+        }
+        let (subscribers, context) = (self.subscribers.clone(), self.context.clone());
+        let mut guards = std::mem::take(&mut self.guards);
+        tokio::spawn(async move {
+            while let Some((id, admits)) = guards.next().await {
+                if let Some(Guarded { join, .. }) = guarded.remove(&id).filter(|_| admits) {
+                    subscribers
+                        .leaves
+                        .tell(&join.group.stream, || input(&join, context.as_deref()));
+                }
+            }
+        });
     }
 
     fn tell_left(&self, join: &Subscribing) {
@@ -324,18 +347,17 @@ impl Session<'_> {
     }
 
     fn input(&self, join: &Subscribing) -> String {
-        let Subscribing {
-            subscription_id,
-            group,
-            item,
-        } = join;
-        session_input(
-            subscription_id,
-            group.as_ref(),
-            item.as_deref(),
-            self.context.as_deref(),
-        )
+        input(join, self.context.as_deref())
     }
+}
+
+fn input(join: &Subscribing, context: Option<&str>) -> String {
+    let Subscribing {
+        subscription_id,
+        group,
+        item,
+    } = join;
+    session_input(subscription_id, group.as_ref(), item.as_deref(), context)
 }
 
 fn subscribing(names: &Names<'_>) -> Subscribing {
