@@ -14,6 +14,7 @@ const GET: &str = "state::get";
 const DELETE: &str = "state::delete";
 const UPDATE: &str = "state::update";
 const LIST: &str = "state::list";
+const LIST_GROUPS: &str = "state::list_groups";
 
 /// A call that reads one key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,6 +108,15 @@ pub fn read_state_update(input: &str) -> Result<Write<'_>, CallError> {
 pub fn read_state_list(input: &str) -> Result<Target<'_>, CallError> {
     const FIELDS: &[&str; 1] = &["scope"];
     scope(&Input::read(LIST, input, FIELDS)?)
+}
+
+/// Reads the input of `state::list_groups`, which has no fields; `null` is taken as `{}`.
+pub fn read_state_list_groups(input: &str) -> Result<(), CallError> {
+    const FIELDS: &[&str; 0] = &[];
+    if input.trim_ascii() == "null" {
+        return Ok(());
+    }
+    Input::read(LIST_GROUPS, input, FIELDS).map(|_| ())
 }
 
 fn scope<'a, const N: usize>(input: &Input<'a, N>) -> Result<Target<'a>, CallError> {

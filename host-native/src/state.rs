@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use iii_stream_core::command::{Target, Write};
 use iii_stream_core::state::{
-    STATE_STREAM, StateGet, read_state_delete, read_state_get, read_state_list, read_state_set,
-    read_state_update,
+    STATE_STREAM, StateGet, read_state_delete, read_state_get, read_state_list,
+    read_state_list_groups, read_state_set, read_state_update,
 };
 use iii_stream_core::{CallError, Committed, Item, Outcome, group_names_json, list_json};
 
@@ -73,7 +73,7 @@ impl Function for StateFunction {
             Verb::Delete => self.delete(read_state_delete(call.data), reply),
             Verb::Get => self.get(read_state_get(call.data), reply),
             Verb::List => self.list(read_state_list(call.data), reply),
-            Verb::ListGroups => self.list_groups(reply),
+            Verb::ListGroups => self.list_groups(read_state_list_groups(call.data), reply),
         }
     }
 }
@@ -141,7 +141,10 @@ impl StateFunction {
         self.store.list(target.as_ref(), done);
     }
 
-    fn list_groups(&self, reply: ReplyTo) {
+    fn list_groups(&self, input: Result<(), CallError>, reply: ReplyTo) {
+        let Some(((), reply)) = unless_refused(input, reply) else {
+            return;
+        };
         let done = answer(self.verb.store_error_code(), reply, |groups: Vec<_>| {
             Ok::<_, Failure>(Output::Json(format!(
                 r#"{{"groups":{}}}"#,

@@ -71,7 +71,7 @@ class Conversation {
     this.config = config;
   }
 
-  /** `worker…` connects to the worker port, `client…` to the subscriber port, unless an http block did so before. */
+  /** `worker…` connects to the worker port, `client…` to the subscriber port, unless an http block did so before; a `channel…` always has one. */
   async #peer(name) {
     if (!this.#peers.has(name)) {
       this.#peers.set(name, await (name.startsWith('worker') ? this.server.peer() : this.server.subscriber()));
@@ -85,7 +85,7 @@ class Conversation {
     if (kind === 'signal') return this.#stopServer(lines[0]);
     const [, from, to, times = 1, isAfterFrames] = /^(.+?)→(.+?)(?: ×(\d+))?(, after frames)?$/.exec(info) ?? assert.fail(`who says this to whom? ${info}`);
     const peer = from === 'server' ? to : from;
-    assert.match(peer, /^(worker|client)( \w+)?$/);
+    assert.match(peer, /^(worker|client|channel)( \w+)?$/);
     const act = this[`${from === 'server' ? 'hears' : 'says'}_${kind}`] ?? assert.fail(`a block of kind "${kind}" is not played`);
     for (let n = 0; n < times; n += 1) await act.call(this, peer, lines, Boolean(isAfterFrames));
   }
@@ -122,8 +122,8 @@ class Conversation {
 
   /** Not awaited: before it is answered an auth function may have to speak. */
   says_http(name, lines) {
-    const { first, headers } = readHttp(lines);
-    const base = name.startsWith('worker') ? this.server.workers : this.server.subscribers;
+    const { first, headers } = readHttp(lines.map((line) => line.replace(/\{…(\w+)\}/g, (_, known) => this.#names.get(known))));
+    const base = name.startsWith('client') ? this.server.subscribers : this.server.workers;
     const path = /^GET (\S+)$/.exec(first)[1];
     const [, stream, group] = /^\/stream\/([^/?]+)\/([^/?]+)/.exec(path)?.map(decodeURIComponent) ?? [];
     if (group) this.#groups.push([stream, group]);
@@ -194,9 +194,20 @@ class Conversation {
         && this.#matches(value, actual.get(key)) && (key !== 'timestamp' || actual.get(key).int !== undefined)));
     }
     if (Array.isArray(expected) && Array.isArray(actual)) {
+      if (expected.includes('…')) return this.#areAmong(expected.filter((value) => value !== '…'), actual);
       return expected.length === actual.length && expected.every((value, n) => this.#matches(value, actual[n]));
     }
     return equal(expected, actual);
+  }
+
+  /** Whether a list has all that is expected, in this order, and perhaps more. */
+  #areAmong(expected, actual) {
+    let at = 0;
+    return expected.every((value) => {
+      while (at < actual.length && !this.#matches(value, actual[at])) at += 1;
+      at += 1;
+      return at <= actual.length;
+    });
   }
 
   /** Nothing was said that the document does not show. */
@@ -276,4 +287,11 @@ test('protocol: every limit that the core names stands among the limits', () => 
   for (const [, name, value] of sources.matchAll(/pub const (\w+_MAX): (?:usize|u64) = ([\d_]+);/g)) {
     assert.match(limits, new RegExp(`\\b${value.replaceAll('_', '')}\\b`), name);
   }
+});
+
+test('protocol: the keys among the limits are keys of the configuration', () => {
+  const known = all(readFileSync(`${root}docs/configuration.md`, 'utf8'), /^\| `(\w+)` \|/gm);
+  const keys = all(textOf('Limits'), /^\|[^|]+\|[^|]+\| ([^|]+) \|/gm).flatMap((cell) => all(cell, /`(\w+)`/g));
+  assert.ok(keys.length > 20, `${keys.length} keys are named`);
+  assert.deepEqual(keys.filter((key) => !known.includes(key)), []);
 });

@@ -1,5 +1,6 @@
 //! Functions and triggers by name: who can be called, and what calls them. Knows no sockets and no stores.
 
+mod bound_list;
 mod call;
 mod lane;
 mod notice;

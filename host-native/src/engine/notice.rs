@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
+use super::bound_list::BoundList;
 use super::lane::{Lane, LaneContext};
 use super::trigger::{BindError, Binding, TriggerType};
 
 /// Bindings of one such type.
 pub struct Notices {
     context: LaneContext,
-    lanes: RwLock<Vec<Lane>>,
+    lanes: RwLock<BoundList<Lane>>,
 }
 
 impl Notices {
@@ -36,13 +37,11 @@ impl Notices {
 impl TriggerType for Notices {
     fn bind(&self, binding: &Arc<Binding>) -> Result<(), BindError> {
         let lane = Lane::open(&self.context, binding, None);
-        self.lanes.write().push(lane);
+        self.lanes.write().insert(&binding.id, lane);
         Ok(())
     }
 
     fn unbind(&self, binding: &Arc<Binding>) {
-        self.lanes
-            .write()
-            .retain(|lane| !Arc::ptr_eq(&lane.binding, binding));
+        self.lanes.write().remove(&binding.id);
     }
 }

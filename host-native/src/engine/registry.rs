@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::RwLock;
 use tokio::sync::Notify;
@@ -68,7 +68,7 @@ pub struct Registry {
     server: OwnerId,
     functions: RwLock<HashMap<Arc<str>, Entry>>,
     changed: Notify,
-    has_custom_storage: AtomicBool,
+    custom_storage: AtomicUsize,
 }
 
 impl Registry {
@@ -78,7 +78,7 @@ impl Registry {
             server,
             functions: RwLock::default(),
             changed: Notify::new(),
-            has_custom_storage: AtomicBool::new(false),
+            custom_storage: AtomicUsize::new(0),
         }
     }
 
@@ -122,15 +122,15 @@ impl Registry {
                 owner: self.server.clone(),
             });
         }
-        functions.insert(
-            id.into(),
-            Entry {
-                owner: owner.clone(),
-                function,
-                details,
-            },
-        );
-        self.has_changed(&functions);
+        let entry = Entry {
+            owner: owner.clone(),
+            function,
+            details,
+        };
+        if functions.insert(id.into(), entry).is_none() && is_custom_storage(id) {
+            self.custom_storage.fetch_add(1, Ordering::Relaxed);
+        }
+        self.changed.notify_one();
         Ok(())
     }
 
@@ -139,31 +139,32 @@ impl Registry {
         let mut functions = self.functions.write();
         if functions.get(id).is_some_and(|entry| entry.owner == *owner) {
             functions.remove(id);
-            self.has_changed(&functions);
+            self.forget(id);
         }
     }
 
     /// Takes all functions of an owner away.
     pub fn remove_owner(&self, owner: &OwnerId) {
-        let mut functions = self.functions.write();
-        let before = functions.len();
-        functions.retain(|_, entry| entry.owner != *owner);
-        if functions.len() != before {
-            self.has_changed(&functions);
+        self.functions.write().retain(|id, entry| {
+            let stays = entry.owner != *owner;
+            if !stays {
+                self.forget(id);
+            }
+            stays
+        });
+    }
+
+    /// Notes that a function is gone.
+    fn forget(&self, id: &str) {
+        if is_custom_storage(id) {
+            self.custom_storage.fetch_sub(1, Ordering::Relaxed);
         }
-    }
-
-    /// Whether any worker keeps a stream itself. Asked for every call, so it is no more than a look at a flag.
-    pub fn has_custom_storage(&self) -> bool {
-        self.has_custom_storage.load(Ordering::Relaxed)
-    }
-
-    fn has_changed(&self, functions: &HashMap<Arc<str>, Entry>) {
-        let is_custom = functions
-            .keys()
-            .any(|id| id.starts_with("stream::") && id.ends_with(')'));
-        self.has_custom_storage.store(is_custom, Ordering::Relaxed);
         self.changed.notify_one();
+    }
+
+    /// Whether any worker keeps a stream itself. Asked for every call, so it is no more than a look at a number.
+    pub fn has_custom_storage(&self) -> bool {
+        0 < self.custom_storage.load(Ordering::Relaxed)
     }
 
     /// The function with this id.
@@ -209,4 +210,9 @@ impl Registry {
             ))),
         }
     }
+}
+
+/// Whether a function keeps a stream, by its name: `stream::set(chat)`.
+fn is_custom_storage(id: &str) -> bool {
+    id.starts_with("stream::") && id.ends_with(')')
 }

@@ -7,6 +7,7 @@ use futures_util::future::join_all;
 use iii_stream_core::fields::{FieldError, Fields};
 use parking_lot::RwLock;
 
+use super::bound_list::BoundList;
 use super::call::Output;
 use super::lane::{Lane, LaneContext, call_handler, passes};
 use super::trigger::{BindError, Binding, TriggerType};
@@ -50,7 +51,7 @@ pub struct JoinTriggers {
     context: LaneContext,
     /// Whether a guard that fails denies, instead of letting in.
     deny_on_error: bool,
-    guards: RwLock<Vec<Arc<Guard>>>,
+    guards: RwLock<BoundList<Arc<Guard>>>,
 }
 
 struct Guard {
@@ -113,24 +114,23 @@ fn denies(result: &str) -> bool {
 impl TriggerType for JoinTriggers {
     fn bind(&self, binding: &Arc<Binding>) -> Result<(), BindError> {
         let filter = read_filter(binding)?;
-        self.guards.write().push(Arc::new(Guard {
+        let guard = Guard {
             binding: binding.clone(),
             filter,
-        }));
+        };
+        self.guards.write().insert(&binding.id, Arc::new(guard));
         Ok(())
     }
 
     fn unbind(&self, binding: &Arc<Binding>) {
-        self.guards
-            .write()
-            .retain(|guard| !Arc::ptr_eq(&guard.binding, binding));
+        self.guards.write().remove(&binding.id);
     }
 }
 
 /// Bindings of the type `stream:leave`. Their functions learn of subscriptions that ended.
 pub struct LeaveTriggers {
     context: LaneContext,
-    listeners: RwLock<Vec<(Filter, Lane)>>,
+    listeners: RwLock<BoundList<(Filter, Lane)>>,
 }
 
 impl LeaveTriggers {
@@ -160,14 +160,12 @@ impl TriggerType for LeaveTriggers {
     fn bind(&self, binding: &Arc<Binding>) -> Result<(), BindError> {
         let filter = read_filter(binding)?;
         let lane = Lane::open(&self.context, binding, filter.condition.clone());
-        self.listeners.write().push((filter, lane));
+        self.listeners.write().insert(&binding.id, (filter, lane));
         Ok(())
     }
 
     fn unbind(&self, binding: &Arc<Binding>) {
-        self.listeners
-            .write()
-            .retain(|(_, lane)| !Arc::ptr_eq(&lane.binding, binding));
+        self.listeners.write().remove(&binding.id);
     }
 }
 

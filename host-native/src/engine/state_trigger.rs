@@ -9,6 +9,7 @@ use iii_stream_core::fields::{FieldError, Fields};
 use iii_stream_core::{Change, GroupKey, Json, Kind};
 use parking_lot::RwLock;
 
+use super::bound_list::BoundList;
 use super::lane::{Lane, LaneContext};
 use super::trigger::{BindError, Binding, TriggerType};
 use crate::store::ChangeSink;
@@ -16,7 +17,7 @@ use crate::store::ChangeSink;
 /// Bindings of the type `state`.
 pub struct StateTriggers {
     context: LaneContext,
-    bindings: RwLock<Vec<(Filter, Lane)>>,
+    bindings: RwLock<BoundList<(Filter, Lane)>>,
 }
 
 /// Which keys a binding is about.
@@ -78,14 +79,12 @@ impl TriggerType for StateTriggers {
             message: format!("config of a state trigger: {error}"),
         })?;
         let lane = Lane::open(&self.context, binding, filter.condition.clone());
-        self.bindings.write().push((filter, lane));
+        self.bindings.write().insert(&binding.id, (filter, lane));
         Ok(())
     }
 
     fn unbind(&self, binding: &Arc<Binding>) {
-        self.bindings
-            .write()
-            .retain(|(_, lane)| !Arc::ptr_eq(&lane.binding, binding));
+        self.bindings.write().remove(&binding.id);
     }
 }
 

@@ -10,6 +10,7 @@ use iii_stream_core::fields::{FieldError, Fields};
 use iii_stream_core::{Change, GroupKey, GroupRef, Kind};
 use parking_lot::RwLock;
 
+use super::bound_list::BoundList;
 use super::lane::{Lane, LaneContext};
 use super::trigger::{BindError, Binding, TriggerType};
 use crate::feed::Follower;
@@ -17,7 +18,7 @@ use crate::feed::Follower;
 /// Bindings of the type `stream`, by the stream they are about.
 pub struct StreamTriggers {
     context: LaneContext,
-    by_stream: RwLock<HashMap<Arc<str>, Vec<Filtered>>>,
+    by_stream: RwLock<HashMap<Arc<str>, BoundList<Filtered>>>,
 }
 
 /// One binding: what it is about, and the way to its function.
@@ -92,19 +93,27 @@ impl TriggerType for StreamTriggers {
         })?;
         let stream = filter.stream.clone();
         let lane = Lane::open(&self.context, binding, filter.condition.clone());
+        let bound = Filtered { filter, lane };
         self.by_stream
             .write()
             .entry(stream)
             .or_default()
-            .push(Filtered { filter, lane });
+            .insert(&binding.id, bound);
         Ok(())
     }
 
     fn unbind(&self, binding: &Arc<Binding>) {
-        self.by_stream.write().retain(|_, bindings| {
-            bindings.retain(|bound| !Arc::ptr_eq(&bound.lane.binding, binding));
-            !bindings.is_empty()
-        });
+        // A config that could be read once can be read again.
+        let Ok(Filter { stream, .. }) = Filter::read(&binding.config) else {
+            return;
+        };
+        let mut by_stream = self.by_stream.write();
+        if let Some(bindings) = by_stream.get_mut(&stream) {
+            bindings.remove(&binding.id);
+            if bindings.is_empty() {
+                by_stream.remove(&stream);
+            }
+        }
     }
 }
 

@@ -13,9 +13,9 @@ use super::protocol::{
     Trace, TriggerResult, Undecodable, WorkerFrame,
 };
 use super::remote::{HttpFunction, RemoteFunction, RemoteTriggerType};
-use super::workers::{Worker, Workers};
+use super::workers::{Claim, Claimed, Worker, Workers};
 use crate::engine::{
-    Answer, Binding, Call, CallResult, Details, Failure, Function, Output, ReplyTo,
+    Answer, Binding, Call, CallResult, Details, Failure, Function, Output, OwnerId, ReplyTo,
 };
 use crate::socket::{Connection, Incoming, Outbox};
 
@@ -108,6 +108,7 @@ impl Session<'_> {
             WorkerFrame::Result(result) => self.finish(&result),
             WorkerFrame::RegisterFunction(register) => self.register_function(&register),
             WorkerFrame::UnregisterFunction { id } => {
+                worker.withdraw(&id);
                 self.workers.registry().unregister(&id, &worker.id);
             }
             WorkerFrame::RegisterTrigger(register) => self.register_trigger(&register),
@@ -229,29 +230,22 @@ impl Session<'_> {
             return;
         };
         // The owner may be gone without having said so: it is asked for a sign of life before the newcomer is refused.
-        let (workers, worker, id) = (
-            self.workers.clone(),
-            worker.clone(),
-            register.id.as_ref().to_owned(),
-        );
-        tokio::spawn(async move {
-            let has_ended = !workers.is_alive(&conflict.owner).await;
-            let is_taken = has_ended
-                && workers
-                    .registry()
-                    .register(&id, &worker.id, function, details)
-                    .is_ok();
-            // Whoever went away meanwhile must not own anything.
-            if is_taken && !workers.is_connected(&worker.id) {
-                workers.registry().unregister(&id, &worker.id);
+        let claim = Claim { function, details };
+        match worker.claim(&conflict.owner, &register.id, claim) {
+            Claimed::First => {
+                tokio::spawn(settle_claims(
+                    self.workers.clone(),
+                    worker.clone(),
+                    conflict.owner,
+                ));
             }
-            if !is_taken {
-                tracing::warn!(worker = %worker.id, function = %id, %conflict, "registration refused");
+            Claimed::Waits => {}
+            Claimed::TooMany => {
                 worker
                     .outbox
-                    .push(protocol::registration_rejected(&id, &conflict.owner).into());
+                    .push(protocol::registration_rejected(&register.id, &conflict.owner).into());
             }
-        });
+        }
     }
 
     fn register_trigger(&self, register: &RegisterTrigger<'_>) {
@@ -336,6 +330,28 @@ impl Session<'_> {
             &Err(failure),
         );
         self.worker.outbox.push(frame.into());
+    }
+}
+
+/// Asks the owner of functions that another worker wants for a sign of life, and gives them away if there is none.
+async fn settle_claims(workers: Arc<Workers>, worker: Arc<Worker>, owner: OwnerId) {
+    let is_alive = workers.is_alive(&owner).await;
+    let registry = workers.registry();
+    for (id, Claim { function, details }) in worker.take_claims(&owner) {
+        let is_taken = !is_alive
+            && registry
+                .register(&id, &worker.id, function, details)
+                .is_ok();
+        if !is_taken {
+            tracing::debug!(worker = %worker.id, function = %id, %owner, "registration refused: another worker has it");
+            worker
+                .outbox
+                .push(protocol::registration_rejected(&id, &owner).into());
+        }
+    }
+    // Whoever went away meanwhile must not own anything.
+    if !workers.is_connected(&worker.id) {
+        registry.remove_owner(&worker.id);
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use indexmap::IndexMap;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -13,7 +14,8 @@ use uuid::Uuid;
 use super::profile::Profile;
 use crate::clock;
 use crate::engine::{
-    Call, CallResult, Failure, Notices, Output, OwnerId, Registry, ReplyTo, Triggers,
+    Call, CallResult, Details, Failure, Function, Notices, Output, OwnerId, Registry, ReplyTo,
+    Triggers,
 };
 use crate::socket::{CloseCode, Limits, Outbox};
 
@@ -54,9 +56,31 @@ pub(super) struct Worker {
     /// The part that all invocation ids for this worker share.
     invocation_prefix: u64,
     profile: Mutex<Profile>,
+    /// Functions that this worker wants and another one has, by whom.
+    claims: Mutex<HashMap<OwnerId, IndexMap<Box<str>, Claim>>>,
     connected_at_ms: u64,
     addr: IpAddr,
 }
+
+/// A function that a worker wants while its owner is asked for a sign of life.
+pub(super) struct Claim {
+    pub(super) function: Arc<dyn Function>,
+    pub(super) details: Details,
+}
+
+/// What is to be done about a claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Claimed {
+    /// The owner is to be asked.
+    First,
+    /// The owner is being asked.
+    Waits,
+    /// This worker has too many claims.
+    TooMany,
+}
+
+/// Most claims of one worker at one time; one more is refused without asking.
+const CLAIMS_MAX: usize = 50_000;
 
 /// A connected worker as it is shown to whoever asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,6 +109,7 @@ impl Worker {
             next_invocation: AtomicU64::new(1),
             invocation_prefix,
             profile: Mutex::default(),
+            claims: Mutex::default(),
             connected_at_ms: clock::unix_ms(),
             addr,
         }
@@ -126,6 +151,36 @@ impl Worker {
             .as_mut()?
             .remove(&count)
             .map(|call| call.reply)
+    }
+
+    /// Notes that this worker wants a function that another one has.
+    pub(super) fn claim(&self, owner: &OwnerId, id: &str, claim: Claim) -> Claimed {
+        let mut claims = self.claims.lock();
+        if CLAIMS_MAX <= claims.values().map(IndexMap::len).sum() {
+            return Claimed::TooMany;
+        }
+        match claims.get_mut(owner) {
+            Some(wanted) => {
+                wanted.insert(id.into(), claim);
+                Claimed::Waits
+            }
+            None => {
+                claims.insert(owner.clone(), IndexMap::from([(id.into(), claim)]));
+                Claimed::First
+            }
+        }
+    }
+
+    /// Takes a claim back.
+    pub(super) fn withdraw(&self, id: &str) {
+        for wanted in self.claims.lock().values_mut() {
+            wanted.swap_remove(id);
+        }
+    }
+
+    /// Everything that this worker wants of another one.
+    pub(super) fn take_claims(&self, owner: &OwnerId) -> IndexMap<Box<str>, Claim> {
+        self.claims.lock().remove(owner).unwrap_or_default()
     }
 
     fn info(&self) -> WorkerInfo {
