@@ -113,6 +113,18 @@ test('what needs versions is refused by a storage that has none', async () => {
   assert.equal((await rejection(call('get', { ...at, meta: true }))).code, 'unsupported_by_storage');
 });
 
+test('a snapshot that never comes delays nothing else on the connection', async () => {
+  const { name } = await custom({ list: () => new Promise(() => {}) });
+  const subscriber = await server.subscriber();
+  subscriber.send({ type: 'join', data: { subscriptionId: 'stuck', streamName: name, groupId: 'g' } });
+  const other = unique('other');
+  assert.deepEqual((await subscriber.join(other, 'g')).event, { type: 'sync', data: [] });
+  await call('set', { stream_name: other, group_id: 'g', item_id: 'i', data: 1 });
+  assert.deepEqual((await subscriber.next()).event, { type: 'create', data: 1 });
+  assert.equal(await subscriber.ping('alive'), 'alive');
+  await subscriber.close();
+});
+
 test('an adapter of a worker keeps every stream; without an update of its own, updates are atomic all the same', async (t) => {
   const one = await startServer({ stream: { adapter: { name: 'my::store' } } });
   t.after(() => one.stop());

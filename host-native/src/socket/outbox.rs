@@ -174,9 +174,11 @@ impl Outbox {
         tokio::pin!(sign);
         // From here on no sign is missed.
         sign.as_mut().enable();
-        self.is_watched.store(true, Ordering::Release);
-        self.is_ping_wanted.store(true, Ordering::Release);
-        self.waker.wake();
+        // One ping serves all who wait: some clients give up when too many pings come at once.
+        if !self.is_watched.swap(true, Ordering::AcqRel) {
+            self.is_ping_wanted.store(true, Ordering::Release);
+            self.waker.wake();
+        }
         tokio::time::timeout(time_max, sign).await.is_ok() && !self.is_closing()
     }
 

@@ -3,6 +3,7 @@
 mod protocol;
 mod session;
 mod subscribers;
+mod subscriptions;
 
 pub use protocol::PathTarget;
 pub use session::serve;

@@ -52,11 +52,12 @@ pub async fn serve(socket: HyperWebsocket, workers: Arc<Workers>, addr: IpAddr) 
     let end = loop {
         tokio::select! {
             biased;
+            // First, so that a worker that never stops sending cannot put it off.
+            _ = sweep.tick() => worker.sweep(invocation_time_max),
             incoming = connection.next(&worker.outbox) => match incoming {
                 Ok(incoming) => session.receive(&incoming),
                 Err(end) => break end,
             },
-            _ = sweep.tick() => worker.sweep(invocation_time_max),
         }
         received += 1;
         if received.is_multiple_of(RECEIVE_BATCH) {
