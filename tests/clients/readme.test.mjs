@@ -1,7 +1,9 @@
-// The README's first minute, run as it is printed, but on ports of its own.
+// The README's commands, code and configuration, run as they are printed, but on ports of their own.
 import assert from 'node:assert/strict';
 import { execFileSync, spawn } from 'node:child_process';
-import { readFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
 import { test } from 'node:test';
 import { Record, serverBinary, startServer } from './harness.mjs';
 
@@ -35,4 +37,37 @@ test('the first minute works as printed', async (t) => {
   assert.equal(results[2], '[{"text":"hi there","likes":1}]\n');
   const expected = shown.split('\n');
   assert.deepEqual(await lines.count(expected.length), expected);
+});
+
+test('the code of "From your code" does what it says', async (t) => {
+  const server = await startServer();
+  t.after(() => server.stop());
+  const code = readme.split('## From your code')[1].split('\n## ')[0];
+  const [worker, page] = [...code.matchAll(/```js\n([\s\S]*?)```/g)].map((match) => match[1]
+    .replace('ws://127.0.0.1:49134', server.workers)
+    .replace('ws://127.0.0.1:3112', server.subscribers));
+  const run = (source) => {
+    const child = spawn(process.execPath, ['--input-type=module', '--eval', source], { cwd: new URL('.', import.meta.url), stdio: ['ignore', 'pipe', 'inherit'] });
+    t.after(() => child.kill());
+    const lines = new Record(server);
+    child.stdout.setEncoding('utf8').on('data', (text) => text.split('\n').filter(Boolean).forEach((line) => lines.push(line)));
+    return lines;
+  };
+  // Node 20 has no WebSocket of its own; a browser has.
+  const events = run(`import WebSocket from 'ws'; globalThis.WebSocket = WebSocket;\n${page}`);
+  await events.until((lines) => lines.some((line) => line.includes("type: 'sync'")), 'the sync');
+  run(worker);
+  await events.until((lines) => lines.some((line) => line.includes("type: 'create'")), 'the event of the write');
+});
+
+test('the sample configuration is one', () => {
+  const [, sample] = /## Configuration[\s\S]*?```yaml\n([\s\S]*?)```/.exec(readme);
+  const file = join(mkdtempSync(join(tmpdir(), 'iii-stream-readme-')), 'iii-stream.yaml');
+  writeFileSync(file, sample);
+  try {
+    const said = execFileSync(serverBinary(), ['check', '--config', file], { encoding: 'utf8', env: { ...process.env, STREAM_PORT: '' } });
+    assert.match(said, /auth +stream::auth\n[\s\S]*ok\n$/);
+  } finally {
+    rmSync(dirname(file), { recursive: true });
+  }
 });
