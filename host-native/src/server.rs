@@ -67,6 +67,7 @@ struct Parts {
     subscribers: Arc<Subscribers>,
     hub: Arc<Hub>,
     store: Arc<MemoryStore>,
+    state_store: Arc<MemoryStore>,
     waiting: Waiting,
     registry: Arc<Registry>,
     directory: Arc<Directory>,
@@ -131,6 +132,11 @@ impl Server {
                 .run_forgetting(|group| crate::feed::Follower::follows(&*hub, group))
                 .await;
         });
+        let state_store = parts.state_store.clone();
+        tasks.spawn(async move {
+            // Scopes have no subscribers.
+            state_store.run_forgetting(|_| false).await;
+        });
         let channels = parts.worker_door.channels.clone();
         tasks.spawn(async move { channels.run_sweep().await });
         tasks.spawn(announce_functions(
@@ -190,12 +196,13 @@ impl Parts {
         let joins = Arc::new(JoinTriggers::new(guards, config.join_guards.deny_on_error));
         let leaves = Arc::new(LeaveTriggers::new(lanes.clone()));
         let state_triggers = Arc::new(StateTriggers::new(lanes.clone()));
-        let state_store: Arc<dyn Store> = Arc::new(MemoryStore::new(
+        let state_store = Arc::new(MemoryStore::new(
             &new_epoch(),
             state_triggers.clone(),
             bounds.group,
         ));
-        state::register(&registry, &state_store, &state_triggers);
+        let shared_state: Arc<dyn Store> = state_store.clone();
+        state::register(&registry, &shared_state, &state_triggers);
         let triggers = Arc::new(Triggers::new(registry.server().clone()));
         let workers_available = Arc::new(Notices::new(lanes.clone()));
         let functions_available = Arc::new(Notices::new(lanes));
@@ -285,6 +292,7 @@ impl Parts {
             subscribers,
             hub,
             store,
+            state_store,
             waiting,
             registry,
             directory,

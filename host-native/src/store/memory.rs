@@ -350,3 +350,105 @@ fn all_items(group: &Group) -> Vec<(Arc<str>, Item)> {
         .map(|(id, item)| (id.clone(), item.clone()))
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use iii_stream_core::command::{read_delete, read_set};
+    use iii_stream_core::{Change, Json};
+
+    use super::*;
+
+    /// Keeps what it is told.
+    #[derive(Default)]
+    struct Kept(Mutex<Vec<Arc<Change>>>);
+
+    impl ChangeSink for Kept {
+        fn publish(&self, _: &GroupKey, change: Arc<Change>, _: Option<&Json>) {
+            self.0.lock().push(change);
+        }
+    }
+
+    fn store() -> (MemoryStore, Arc<Kept>) {
+        let kept = Arc::new(Kept::default());
+        let limits = GroupLimits {
+            items_max: 10,
+            bytes_max: 1_000,
+            client_records_max: 10,
+        };
+        (MemoryStore::new("e", kept.clone(), limits), kept)
+    }
+
+    fn run(store: &MemoryStore, verb: &str, group: &str, now_ms: u64) {
+        let input = format!(r#"{{"stream_name":"s","group_id":"{group}","item_id":"i","data":1}}"#);
+        let read = if verb == "set" {
+            read_set(&input)
+        } else {
+            read_delete(&input)
+        };
+        let write = read.expect("a command");
+        store.commit(
+            write.target.as_ref(),
+            write.command,
+            now_ms,
+            Box::new(|outcome| assert!(outcome.is_ok())),
+        );
+    }
+
+    fn snapshot(store: &MemoryStore, group: &str, now_ms: u64) -> Snapshot {
+        let (sender, receiver) = mpsc::channel();
+        let done = Box::new(move |snapshot| assert!(sender.send(snapshot).is_ok()));
+        store.snapshot(GroupRef { stream: "s", group }, None, now_ms, done);
+        receiver.recv().expect("an answer").expect("a snapshot")
+    }
+
+    #[test]
+    fn a_forgotten_group_comes_again_with_another_history_and_later_timestamps() {
+        let (store, kept) = store();
+        run(&store, "set", "g", 1_000);
+        run(&store, "delete", "g", 1_000);
+        let before = snapshot(&store, "g", 1_000);
+        store.forget_idle(&|_| true);
+        assert_eq!(store.groups_len(), 1, "somebody watches it");
+        store.forget_idle(&|_| false);
+        assert_eq!(store.groups_len(), 0);
+        run(&store, "set", "g", 500);
+        let after = snapshot(&store, "g", 500);
+        assert_eq!((before.seq, after.seq), (2, 1));
+        assert_ne!(before.epoch, after.epoch);
+        let last = kept.0.lock().last().map(|change| change.timestamp);
+        assert!(
+            last.is_some_and(|timestamp| before.timestamp < timestamp),
+            "{last:?} after {}",
+            before.timestamp
+        );
+    }
+
+    #[test]
+    fn a_group_with_items_is_not_forgotten() {
+        let (store, _) = store();
+        run(&store, "set", "g", 1_000);
+        store.forget_idle(&|_| false);
+        assert_eq!(snapshot(&store, "g", 1_000).items.len(), 1);
+    }
+
+    #[test]
+    fn only_groups_with_items_are_listed() {
+        let (store, _) = store();
+        run(&store, "set", "b", 1_000);
+        run(&store, "set", "a", 1_000);
+        run(&store, "set", "gone", 1_000);
+        run(&store, "delete", "gone", 1_000);
+        let (sender, receiver) = mpsc::channel();
+        store.list_groups(
+            "s",
+            Box::new(move |groups| assert!(sender.send(groups).is_ok())),
+        );
+        let groups = receiver.recv().expect("an answer").expect("groups");
+        assert_eq!(
+            groups.iter().map(|group| &**group).collect::<Vec<_>>(),
+            ["a", "b"]
+        );
+    }
+}
