@@ -65,7 +65,7 @@ async function undisturbed(work) {
     const [half, worst] = [waits[Math.floor(waits.length / 2)], waits.at(-1)].map(Math.round);
     // Of an unoptimised server and a client in this very process: a stall shows in seconds, not in milliseconds.
     const isUsual = waits.length < 20 || half < 100;
-    assert.ok(isUsual && worst < 1_000, `${waits.length} visits took ${half} ms, at worst ${worst} ms`);
+    assert.ok(isUsual && worst < 3_000, `${waits.length} visits took ${half} ms, at worst ${worst} ms`);
   }
 }
 

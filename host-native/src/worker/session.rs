@@ -338,7 +338,12 @@ impl Session<'_> {
 async fn settle_claims(workers: Arc<Workers>, worker: Arc<Worker>, owner: OwnerId) {
     let is_alive = workers.is_alive(&owner).await;
     let registry = workers.registry();
-    for (id, Claim { function, details }) in worker.take_claims(&owner) {
+    for (count, (id, Claim { function, details })) in
+        worker.take_claims(&owner).into_iter().enumerate()
+    {
+        if count % RECEIVE_BATCH == RECEIVE_BATCH - 1 {
+            tokio::task::yield_now().await;
+        }
         let is_taken = !is_alive
             && registry
                 .register(&id, &worker.id, function, details)
