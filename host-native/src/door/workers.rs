@@ -84,7 +84,9 @@ fn answer_worker(
         match (purpose, end) {
             (_, Some(end)) => channel::serve(websocket, end, limits).await,
             (Purpose::Telemetry, None) => worker::discard_telemetry(websocket, &workers).await,
-            (_, None) => worker::serve(websocket, workers, addr.ip().to_canonical()).await,
+            (_, None) => {
+                socket::corked(worker::serve(websocket, workers, addr.ip().to_canonical())).await;
+            }
         }
         drop(permit);
     });

@@ -10,6 +10,8 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
+use super::cork;
+
 /// A frame's text, encoded once and shared by all who get it.
 pub type Frame = Utf8Bytes;
 
@@ -207,8 +209,10 @@ impl Outbox {
     }
 
     fn wake(&self) {
-        if self.is_parked.swap(false, Ordering::AcqRel) {
-            self.waker.wake();
+        if self.is_parked.swap(false, Ordering::AcqRel)
+            && let Some(waker) = self.waker.take()
+        {
+            cork::wake(waker);
         }
     }
 
