@@ -38,8 +38,9 @@ pub struct Draft {
     pub item: Option<Arc<str>>,
     /// What happens to it.
     pub kind: Kind,
-    /// The new value; for deletes the removed one, for events their data.
-    pub value: Json,
+    /// The new value; for deletes the removed one, for events their data. `None` only for an update by operations whose
+    /// value nobody needs as text.
+    pub value: Option<Json>,
     /// The operations that lead from the value at `base` to the new one.
     pub ops: Option<Json>,
     /// The item's sequence before, where it existed.
@@ -91,16 +92,16 @@ pub struct Reply {
 pub enum Outcome {
     /// The item has a new value.
     Set {
-        /// The value before.
+        /// The value before; `None` also where nobody asked for it.
         old: Option<Json>,
         /// The value now.
         new: Json,
     },
     /// Operations were applied, or with `atomic` and errors none was.
     Updated {
-        /// The value before.
+        /// The value before; `None` also where nobody asked for it.
         old: Option<Json>,
-        /// The value now; `None` where an atomic update left a missing item missing.
+        /// The value now; `None` where an atomic update left a missing item missing, and where nobody asked for it.
         new: Option<Json>,
         /// The operations that failed.
         errors: Vec<OpError>,
@@ -122,7 +123,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// The value before, of a command that changed or deleted an item.
+    /// The value before, of a command that changed or deleted an item, where it was asked for.
     pub fn old(&self) -> Option<&Json> {
         match self {
             Self::Set { old, .. } | Self::Updated { old, .. } | Self::Deleted { old } => {
@@ -204,6 +205,65 @@ pub fn decide(
     command: Command,
     client: Option<&ClientRecord>,
 ) -> Decision {
+    decide_on(&mut TextItem(current), command, client)
+}
+
+/// The item that a command is about.
+pub(crate) trait Subject {
+    /// The sequence of its last change; `None` if there is no such item.
+    fn seq(&self) -> Option<u64>;
+
+    /// Its value, if it is there; `None` also where it is not `needed` and not at hand.
+    fn value(&mut self, is_needed: bool) -> Option<Json>;
+
+    /// Applies operations. What it does need not be harmless to do again: it is asked once, and the draft that follows
+    /// is always carried out.
+    fn update(&mut self, ops: &Ops, is_atomic: bool) -> Result<Updated, Refusal>;
+}
+
+/// What operations did to a [`Subject`].
+#[derive(Debug, Default)]
+pub(crate) struct Updated {
+    /// The value before, where it is to be told.
+    pub(crate) old: Option<Json>,
+    /// The value now, where it is to be told.
+    pub(crate) new: Option<Json>,
+    pub(crate) errors: Vec<OpError>,
+    /// Whether errors of an atomic update left everything as it was.
+    pub(crate) is_undone: bool,
+}
+
+/// An item as text.
+pub(crate) struct TextItem(pub(crate) Option<Current>);
+
+impl Subject for TextItem {
+    fn seq(&self) -> Option<u64> {
+        self.0.as_ref().map(|current| current.seq)
+    }
+
+    fn value(&mut self, _: bool) -> Option<Json> {
+        self.0.as_ref().map(|current| current.value.clone())
+    }
+
+    fn update(&mut self, ops: &Ops, is_atomic: bool) -> Result<Updated, Refusal> {
+        let old = self.value(true);
+        let (new, errors) = update(old.as_ref(), ops);
+        let is_undone = is_atomic && !errors.is_empty();
+        Ok(Updated {
+            new: if is_undone { old.clone() } else { Some(new) },
+            old,
+            errors,
+            is_undone,
+        })
+    }
+}
+
+/// [`decide`], on an item in whatever form.
+pub(crate) fn decide_on(
+    subject: &mut impl Subject,
+    command: Command,
+    client: Option<&ClientRecord>,
+) -> Decision {
     let Command {
         item,
         action,
@@ -228,7 +288,8 @@ pub fn decide(
     };
     // A mutation that is refused below has still been taken: its client goes on to the next.
     let (client, echo) = taken.unzip();
-    let refusal = condition.and_then(|condition| check(condition, current.as_ref()).err());
+    let base = subject.seq();
+    let refusal = condition.and_then(|condition| check(condition, base).err());
     if let Some(refusal) = refusal {
         return Decision {
             reply: reply(Outcome::Refused(refusal)),
@@ -236,8 +297,6 @@ pub fn decide(
             client,
         };
     }
-    let base = current.as_ref().map(|current| current.seq);
-    let old = current.map(|current| current.value);
     let written = if base.is_some() {
         Kind::Update
     } else {
@@ -254,46 +313,39 @@ pub fn decide(
     };
     let (outcome, draft) = match action {
         Action::Set { value, ttl_ms } => {
-            let draft = draft(written, value.clone(), None, Ttl::Replace(ttl_ms));
+            let old = subject.value(false);
+            let draft = draft(written, Some(value.clone()), None, Ttl::Replace(ttl_ms));
             (Outcome::Set { old, new: value }, Some(draft))
         }
         Action::Update {
             ops,
             is_atomic,
             ttl_ms,
-        } => {
-            let (new, errors) = update(old.as_ref(), &ops);
-            if is_atomic && !errors.is_empty() {
-                (
-                    Outcome::Updated {
-                        new: old.clone(),
-                        old,
-                        errors,
-                    },
-                    None,
-                )
-            } else {
-                let ttl = ttl_ms.map_or(Ttl::Keep, |ttl_ms| Ttl::Replace(Some(ttl_ms)));
-                let draft = draft(written, new.clone(), Some(ops.text().clone()), ttl);
-                (
-                    Outcome::Updated {
-                        old,
-                        new: Some(new),
-                        errors,
-                    },
-                    Some(draft),
-                )
+        } => match subject.update(&ops, is_atomic) {
+            Ok(Updated {
+                old,
+                new,
+                errors,
+                is_undone,
+            }) => {
+                let draft = (!is_undone).then(|| {
+                    let ttl = ttl_ms.map_or(Ttl::Keep, |ttl_ms| Ttl::Replace(Some(ttl_ms)));
+                    draft(written, new.clone(), Some(ops.text().clone()), ttl)
+                });
+                (Outcome::Updated { old, new, errors }, draft)
             }
-        }
+            Err(refusal) => (Outcome::Refused(refusal), None),
+        },
         Action::Delete => {
+            let old = subject.value(true);
             let draft = old
                 .clone()
-                .map(|old| draft(Kind::Delete, old, None, Ttl::Keep));
+                .map(|old| draft(Kind::Delete, Some(old), None, Ttl::Keep));
             (Outcome::Deleted { old }, draft)
         }
         Action::Send { label, data } => (
             Outcome::Sent,
-            Some(draft(Kind::Event { label }, data, None, Ttl::Keep)),
+            Some(draft(Kind::Event { label }, Some(data), None, Ttl::Keep)),
         ),
     };
     Decision {
@@ -333,8 +385,7 @@ fn take(mutation: Mutation, record: Option<&ClientRecord>) -> Result<Taken, Outc
     ))
 }
 
-fn check(condition: Condition, current: Option<&Current>) -> Result<(), Refusal> {
-    let seq = current.map(|current| current.seq);
+fn check(condition: Condition, seq: Option<u64>) -> Result<(), Refusal> {
     let holds = match condition {
         Condition::Seq(expected) => seq == Some(expected),
         Condition::Absent => seq.is_none(),

@@ -10,42 +10,65 @@ use crate::text::{Json, push_number, push_string};
 /// Room for the fixed parts of a frame, in bytes.
 const ENVELOPE_BYTES: usize = 192;
 
-/// The frame that tells subscribers of a change.
+/// The frame that tells subscribers of a change; `None` if its value was not written. With `subscription_id` it is for
+/// one subscription that comes back.
 ///
 /// Shape: subscriber socket, section 3, with `seq` and, for a change that came from a mutation, `mutation` on the
 /// envelope (product design, section 5).
-pub fn event_frame(group: GroupRef<'_>, change: &Change) -> String {
-    let mut out = envelope(
-        change.timestamp,
-        group,
-        change.item.as_deref(),
-        change.value.as_str().len(),
-    );
-    out.push_str(r#","seq":"#);
-    push_number(&mut out, change.seq);
-    if let Some(echo) = &change.mutation {
-        out.push_str(r#","mutation":{"tag":"#);
-        push_string(&mut out, &echo.tag);
-        out.push_str(r#","seq":"#);
-        push_number(&mut out, echo.seq);
-        out.push('}');
-    }
-    push_event(&mut out, change);
-    out
+pub fn event_frame(
+    group: GroupRef<'_>,
+    change: &Change,
+    subscription_id: Option<&str>,
+) -> Option<String> {
+    let value = change.value.as_ref()?;
+    let mut out = change_envelope(group, change, subscription_id, value.as_str().len());
+    push_event(&mut out, change, value);
+    Some(out)
 }
 
-/// The input of a `stream` trigger's handler: the published frame, never with more fields.
+/// The same for a subscription that can apply operations: these stand in place of the value where they are shorter, or
+/// all there is. `None` is impossible for a change that the core made.
+pub fn delta_frame(
+    group: GroupRef<'_>,
+    change: &Change,
+    subscription_id: Option<&str>,
+) -> Option<String> {
+    if let (Kind::Update, Some(base), Some(ops)) = (&change.kind, change.base, &change.ops) {
+        let ops = ops.as_str();
+        let mut form = String::from(r#","event":{"type":"update","base":"#);
+        push_number(&mut form, base);
+        form.push_str(r#","ops":"#);
+        // What stands around a value that is sent instead.
+        const VALUE_FORM_BYTES: usize = r#","event":{"type":"update","data":"#.len();
+        let is_shorter = change
+            .value
+            .as_ref()
+            .is_none_or(|value| form.len() + ops.len() < VALUE_FORM_BYTES + value.as_str().len());
+        if is_shorter {
+            let mut out = change_envelope(group, change, subscription_id, form.len() + ops.len());
+            out.push_str(&form);
+            out.push_str(ops);
+            out.push_str("}}");
+            return Some(out);
+        }
+    }
+    event_frame(group, change, subscription_id)
+}
+
+/// The input of a `stream` trigger's handler: the published frame, never with more fields; `None` if the change's value
+/// was not written.
 ///
 /// Source: stream functions, section 9.1.
-pub fn trigger_input(group: GroupRef<'_>, change: &Change) -> String {
+pub fn trigger_input(group: GroupRef<'_>, change: &Change) -> Option<String> {
+    let value = change.value.as_ref()?;
     let mut out = envelope(
         change.timestamp,
         group,
         change.item.as_deref(),
-        change.value.as_str().len(),
+        value.as_str().len(),
     );
-    push_event(&mut out, change);
-    out
+    push_event(&mut out, change, value);
+    Some(out)
 }
 
 /// The frame that tells a new subscriber of a group how it stands.
@@ -151,7 +174,12 @@ pub fn wants(subscribed_item: Option<&str>, change: &Change) -> bool {
     subscribed_item.is_none() || subscribed_item == change.item.as_deref()
 }
 
-fn envelope(timestamp: u64, group: GroupRef<'_>, item: Option<&str>, value_bytes: usize) -> String {
+pub(crate) fn envelope(
+    timestamp: u64,
+    group: GroupRef<'_>,
+    item: Option<&str>,
+    value_bytes: usize,
+) -> String {
     let mut out = String::with_capacity(ENVELOPE_BYTES + value_bytes);
     out.push_str(r#"{"type":"stream","timestamp":"#);
     push_number(&mut out, timestamp);
@@ -167,7 +195,34 @@ fn envelope(timestamp: u64, group: GroupRef<'_>, item: Option<&str>, value_bytes
     out
 }
 
-fn push_event(out: &mut String, change: &Change) {
+fn change_envelope(
+    group: GroupRef<'_>,
+    change: &Change,
+    subscription_id: Option<&str>,
+    value_bytes: usize,
+) -> String {
+    let mut out = envelope(change.timestamp, group, change.item.as_deref(), value_bytes);
+    if let Some(subscription_id) = subscription_id {
+        push_subscription(&mut out, subscription_id);
+    }
+    out.push_str(r#","seq":"#);
+    push_number(&mut out, change.seq);
+    if let Some(echo) = &change.mutation {
+        out.push_str(r#","mutation":{"tag":"#);
+        push_string(&mut out, &echo.tag);
+        out.push_str(r#","seq":"#);
+        push_number(&mut out, echo.seq);
+        out.push('}');
+    }
+    out
+}
+
+pub(crate) fn push_subscription(out: &mut String, subscription_id: &str) {
+    out.push_str(r#","subscriptionId":"#);
+    push_string(out, subscription_id);
+}
+
+fn push_event(out: &mut String, change: &Change, value: &Json) {
     out.push_str(match &change.kind {
         Kind::Create => r#","event":{"type":"create","data":"#,
         Kind::Update => r#","event":{"type":"update","data":"#,
@@ -177,10 +232,10 @@ fn push_event(out: &mut String, change: &Change) {
     if let Kind::Event { label } = &change.kind {
         out.push_str(label.as_str());
         out.push_str(r#","data":"#);
-        out.push_str(change.value.as_str());
+        out.push_str(value.as_str());
         out.push_str("}}}");
     } else {
-        out.push_str(change.value.as_str());
+        out.push_str(value.as_str());
         out.push_str("}}");
     }
 }
@@ -193,10 +248,14 @@ fn sync_envelope(
     seq: u64,
 ) -> String {
     let mut out = envelope(timestamp, group, item, 0);
-    out.push_str(r#","epoch":"#);
-    push_string(&mut out, epoch);
-    out.push_str(r#","seq":"#);
-    push_number(&mut out, seq);
+    push_position(&mut out, epoch, seq);
     out.push_str(r#","event":{"type":"sync","data":"#);
     out
+}
+
+pub(crate) fn push_position(out: &mut String, epoch: &str, seq: u64) {
+    out.push_str(r#","epoch":"#);
+    push_string(out, epoch);
+    out.push_str(r#","seq":"#);
+    push_number(out, seq);
 }

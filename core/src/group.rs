@@ -1,17 +1,23 @@
-//! One group: its items in order, its sequence, its timestamps, the mutations it has taken. Knows no other group,
-//! no storage and no subscribers.
+//! One group: its items, its sequence, its timestamps, the mutations it has taken, its last changes. Knows no other
+//! group, no storage and no subscribers.
 
-use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use hashbrown::HashMap;
-
-use crate::command::{Action, Command};
-use crate::decide::{Current, Decision, Draft, Kind, Outcome, Refusal, Reply, Ttl, decide};
+use crate::command::{Action, Command, Returning};
+use crate::decide::{
+    Decision, Draft, Kind, Outcome, Refusal, Reply, Subject, TextItem, Updated, decide_on,
+};
+use crate::history::History;
+use crate::items::{Items, Needs};
 use crate::mutation::ClientRecords;
+use crate::op::Ops;
 use crate::stamp::{Change, Floor, stamp};
 use crate::text::Json;
+
+/// How long updates tell values after the last one that had to: a follower that dropped off and comes back in time
+/// finds them in the history, in milliseconds.
+const VALUES_LINGER_MS: u64 = 60_000;
 
 /// An item as it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,11 +30,36 @@ pub struct Item {
     pub created_seq: u64,
     /// The timestamp of its last change, in Unix milliseconds.
     pub timestamp: u64,
-    /// The latest timestamp that its subscribers have seen; later than `timestamp` after a `send`.
-    heard_ms: u64,
-    ttl_ms: Option<u64>,
-    /// When it goes if it is not written again, in Unix milliseconds.
-    expires_ms: Option<u64>,
+}
+
+impl Item {
+    /// An item that is kept elsewhere: it has no version here.
+    pub fn unversioned(value: Json) -> Self {
+        Self {
+            value,
+            seq: 0,
+            created_seq: 0,
+            timestamp: 0,
+        }
+    }
+}
+
+/// A part of a group's items.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    /// The items with their ids, in order of creation.
+    pub items: Vec<(Arc<str>, Item)>,
+    /// Whether there are items after these.
+    pub more: bool,
+}
+
+/// What those who follow a group need of an update by operations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Demand {
+    /// The operations do: the new value may be left unwritten.
+    Ops,
+    /// The values before and after.
+    Values,
 }
 
 /// What a command did to a group.
@@ -40,21 +71,17 @@ pub struct Committed {
     pub change: Option<Arc<Change>>,
 }
 
-/// The state of one group. Every change goes through [`Group::commit`] or [`Group::expire`].
+/// The state of one group. Every change goes through [`Group::commit`], [`Group::expire`] or [`Group::announce`].
 #[derive(Clone, Debug)]
 pub struct Group {
     epoch: Arc<str>,
     seq: u64,
     floor: Floor,
-    items: HashMap<Arc<str>, Item>,
-    /// Ids by the sequence of their creation. Apart from the map, because taking an id out of an
-    /// insertion-ordered map costs as much as the map is long.
-    order: BTreeMap<u64, Arc<str>>,
-    /// When items go, with the sequence of their creation.
-    expiries: BTreeSet<(u64, u64)>,
+    items: Items,
     clients: ClientRecords,
-    /// What ids and values take, in bytes.
-    bytes: usize,
+    history: History,
+    /// When values were last demanded, in Unix milliseconds.
+    values_ms: Option<u64>,
     limits: GroupLimits,
 }
 
@@ -67,6 +94,13 @@ pub struct GroupLimits {
     pub bytes_max: usize,
     /// Mutation clients that are remembered; beyond it the one that was silent for longest is forgotten.
     pub client_records_max: usize,
+    /// Items that are kept parsed for their next update; beyond it the one that was not updated for longest, nearly, is
+    /// kept as text only.
+    pub hot_items_max: usize,
+    /// Changes that are kept for those who come back; beyond it the oldest goes.
+    pub history_changes_max: usize,
+    /// Bytes of these changes; beyond it the oldest goes.
+    pub history_bytes_max: usize,
 }
 
 impl Group {
@@ -76,11 +110,10 @@ impl Group {
             epoch,
             seq: 0,
             floor,
-            items: HashMap::new(),
-            order: BTreeMap::new(),
-            expiries: BTreeSet::new(),
+            items: Items::default(),
             clients: ClientRecords::default(),
-            bytes: 0,
+            history: History::default(),
+            values_ms: None,
             limits,
         }
     }
@@ -107,24 +140,62 @@ impl Group {
 
     /// Whether there are no items.
     pub fn is_empty(&self) -> bool {
-        self.items.is_empty()
+        self.items.len() == 0
     }
 
-    /// Whether nothing is lost when this group is forgotten, but for its floor.
+    /// Whether nothing is lost when this group is forgotten, but for its floor and its last changes.
     pub fn is_forgettable(&self) -> bool {
-        self.items.is_empty() && self.clients.is_empty()
+        self.is_empty() && self.clients.is_empty()
     }
 
-    /// One item.
-    pub fn get(&self, id: &str) -> Option<&Item> {
+    /// One item. Writes its text if that was not needed so far, as the next two do.
+    pub fn get(&mut self, id: &str) -> Option<Item> {
         self.items.get(id)
     }
 
     /// All items with their ids, in order of creation.
-    pub fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &Item)> {
-        self.order
-            .values()
-            .filter_map(|id| self.items.get_key_value(id))
+    pub fn iter(&mut self) -> impl Iterator<Item = (Arc<str>, Item)> {
+        self.items.iter()
+    }
+
+    /// Items whose `created_seq` is later than `after_created_seq`, in order of creation: at most `items_max`, and no
+    /// more once they take `bytes_max`; at least one if there is any. Costs as much as the page is long.
+    pub fn page(&mut self, after_created_seq: u64, items_max: usize, bytes_max: usize) -> Page {
+        self.items.page(after_created_seq, items_max, bytes_max)
+    }
+
+    /// The sequence of an item's last change.
+    pub fn item_seq(&self, id: &str) -> Option<u64> {
+        self.items.seq(id)
+    }
+
+    /// The changes after `seq` that a subscription to `item`, or with `None` to the whole group, gets to see. `None` if
+    /// they are not known any more, or never were, or if one lacks a value although the subscription `needs_values`.
+    ///
+    /// For an item that is there and has not changed since, there is no limit of age.
+    pub fn changes_since(
+        &self,
+        seq: u64,
+        item: Option<&str>,
+        needs_values: bool,
+    ) -> Option<Vec<Arc<Change>>> {
+        let heard = item.and_then(|id| self.items.heard_seq(id));
+        if seq <= self.seq && heard.is_some_and(|heard| heard <= seq) {
+            return Some(Vec::new());
+        }
+        let changes = self.history.since(seq, self.seq, item)?;
+        let is_complete = !needs_values || changes.iter().all(|change| change.value.is_some());
+        is_complete.then_some(changes)
+    }
+
+    /// What the history takes, in bytes.
+    pub fn history_bytes(&self) -> usize {
+        self.history.bytes()
+    }
+
+    /// Drops the oldest changes until the history takes no more than `bytes_max`.
+    pub fn trim_history(&mut self, bytes_max: usize) {
+        self.history.trim(bytes_max);
     }
 
     /// The timestamp of a `sync` that is sent now.
@@ -132,22 +203,40 @@ impl Group {
         self.floor.sync(now_ms)
     }
 
-    /// Carries out a command, or refuses it; either way the reply says so.
-    pub fn commit(&mut self, command: Command, now_ms: u64) -> Committed {
-        let item = command.item.as_deref().and_then(|id| self.items.get(id));
-        let current = item.map(|item| Current {
-            value: item.value.clone(),
-            seq: item.seq,
-        });
+    /// Carries out a command, or refuses it; either way the reply says so. `demand` is what the group's followers need
+    /// of it.
+    ///
+    /// An update costs in proportion to its operations where nobody needs the value: `demand` is [`Demand::Ops`] and was
+    /// so for a minute, and the caller asks for no value. Not so an atomic one with several operations, and one that may
+    /// fill the group: these work on a copy.
+    pub fn commit(&mut self, command: Command, now_ms: u64, demand: Demand) -> Committed {
+        if demand == Demand::Values {
+            self.values_ms = Some(now_ms);
+        }
+        let tells_new = self
+            .values_ms
+            .is_some_and(|values_ms| now_ms < values_ms.saturating_add(VALUES_LINGER_MS));
+        let returning = command.returning;
+        let needs = Needs {
+            old: demand == Demand::Values || matches!(returning, None | Some(Returning::Both)),
+            new: tells_new || returning != Some(Returning::None),
+        };
+        let id = command.item.clone();
         let record = command
             .mutation
             .as_ref()
             .and_then(|mutation| self.clients.find(&mutation.client));
+        let mut subject = GroupItem {
+            items: &mut self.items,
+            limits: &self.limits,
+            id: id.as_deref(),
+            needs,
+        };
         let Decision {
             mut reply,
             draft,
             client,
-        } = decide(current, command, record);
+        } = decide_on(&mut subject, command, record);
         if let Some((client, record)) = client {
             self.clients
                 .store(client, record, self.limits.client_records_max);
@@ -165,25 +254,28 @@ impl Group {
     }
 
     /// Stamps a change of an item that is kept elsewhere. Nothing is known of the item's last timestamp, so this one is
-    /// later than every event of the group.
+    /// later than every event of the group. Nobody can come back to such changes: they are not kept.
     pub fn announce(&mut self, draft: Draft, now_ms: u64) -> Arc<Change> {
         self.seq += 1;
         let item_ms = draft.item.is_some().then_some(self.floor.event_ms);
-        Arc::new(stamp(draft, &mut self.floor, item_ms, self.seq, now_ms))
+        let change = stamp(draft, &mut self.floor, item_ms, self.seq, now_ms);
+        if let Some(id) = &change.item {
+            self.items.hear(id, &change);
+        }
+        self.history.trim(0);
+        Arc::new(change)
     }
 
     /// When the next item goes, in Unix milliseconds.
     pub fn next_expiry_ms(&self) -> Option<u64> {
-        self.expiries.first().map(|&(expires_ms, _)| expires_ms)
+        self.items.next_expiry_ms()
     }
 
     /// Deletes at most `deletes_max` items whose time has come.
     pub fn expire(&mut self, now_ms: u64, deletes_max: usize) -> Vec<Arc<Change>> {
         let mut changes = Vec::new();
         while changes.len() < deletes_max
-            && let Some(&(expires_ms, created_seq)) = self.expiries.first()
-            && expires_ms <= now_ms
-            && let Some(id) = self.order.get(&created_seq).cloned()
+            && let Some(id) = self.items.expired(now_ms)
         {
             let command = Command {
                 item: Some(id),
@@ -192,127 +284,83 @@ impl Group {
                 mutation: None,
                 returning: None,
             };
-            changes.extend(self.commit(command, now_ms).change);
+            changes.extend(self.commit(command, now_ms, Demand::Ops).change);
         }
         changes
     }
 
-    /// Whether the group may grow by what a draft adds.
-    fn check_room(&self, draft: &Draft) -> Result<(), Refusal> {
-        let (Some(id), Kind::Create | Kind::Update) = (&draft.item, &draft.kind) else {
+    /// Whether the group may grow by what a draft adds. An update in place has been asked already.
+    fn check_room(&mut self, draft: &Draft) -> Result<(), Refusal> {
+        let (Some(id), Kind::Create | Kind::Update, Some(value)) =
+            (&draft.item, &draft.kind, &draft.value)
+        else {
             return Ok(());
         };
-        let GroupLimits {
-            items_max,
-            bytes_max,
-            ..
-        } = self.limits;
-        let old_bytes = self.items.get(id).map(|item| bytes_of(id, &item.value));
-        if old_bytes.is_none() && items_max <= self.items.len() {
-            return Err(Refusal::TooManyItems { items_max });
+        if is_in_place(&draft.kind, draft.ops.as_ref()) {
+            return Ok(());
         }
-        let new_bytes = bytes_of(id, &draft.value);
-        // A group that is too large already can still shrink.
-        let grows = old_bytes.unwrap_or(0) < new_bytes;
-        if grows && bytes_max < self.bytes - old_bytes.unwrap_or(0) + new_bytes {
-            return Err(Refusal::TooManyBytes { bytes_max });
-        }
-        Ok(())
+        self.items
+            .check_room(id, value.as_str().len(), &self.limits)
     }
 
     fn install(&mut self, draft: Draft, now_ms: u64) -> Arc<Change> {
         self.seq += 1;
         let ttl = draft.ttl;
-        let item_ms = draft
-            .item
-            .as_deref()
-            .and_then(|id| self.items.get(id))
-            .map(|item| item.heard_ms);
+        let item_ms = draft.item.as_deref().and_then(|id| self.items.heard_ms(id));
         let change = stamp(draft, &mut self.floor, item_ms, self.seq, now_ms);
         if let Some(id) = &change.item {
-            match change.kind {
-                Kind::Create => self.create(id, &change, ttl, now_ms),
-                Kind::Update => self.update(id, &change, ttl, now_ms),
-                Kind::Delete => self.delete(id),
-                Kind::Event { .. } => {
-                    if let Some(item) = self.items.get_mut(id) {
-                        item.heard_ms = change.timestamp;
-                    }
+            match (&change.kind, &change.value) {
+                (Kind::Create, Some(value)) => {
+                    self.items.create(id, value.clone(), &change, ttl, now_ms);
                 }
+                (Kind::Update, value) => {
+                    let is_in_place = is_in_place(&change.kind, change.ops.as_ref());
+                    let value = value.clone().filter(|_| !is_in_place);
+                    self.items.write(id, value, &change, ttl, now_ms);
+                }
+                (Kind::Delete, _) => self.items.delete(id),
+                (Kind::Event { .. } | Kind::Create, _) => self.items.hear(id, &change),
             }
         }
-        Arc::new(change)
-    }
-
-    fn create(&mut self, id: &Arc<str>, change: &Change, ttl: Ttl, now_ms: u64) {
-        let item = Item {
-            value: change.value.clone(),
-            seq: change.seq,
-            created_seq: change.seq,
-            timestamp: change.timestamp,
-            heard_ms: change.timestamp,
-            ttl_ms: None,
-            expires_ms: None,
-        };
-        self.bytes += bytes_of(id, &item.value);
-        self.order.insert(change.seq, id.clone());
-        let item = self.items.entry(id.clone()).insert(item).into_mut();
-        item.schedule(&mut self.expiries, ttl, now_ms);
-    }
-
-    fn update(&mut self, id: &Arc<str>, change: &Change, ttl: Ttl, now_ms: u64) {
-        let Some(item) = self.items.get_mut(id) else {
-            return;
-        };
-        self.bytes = self.bytes - bytes_of(id, &item.value) + bytes_of(id, &change.value);
-        item.value = change.value.clone();
-        item.seq = change.seq;
-        item.timestamp = change.timestamp;
-        item.heard_ms = change.timestamp;
-        item.schedule(&mut self.expiries, ttl, now_ms);
-    }
-
-    fn delete(&mut self, id: &Arc<str>) {
-        let Some(item) = self.items.remove(id) else {
-            return;
-        };
-        self.bytes -= bytes_of(id, &item.value);
-        self.order.remove(&item.created_seq);
-        if let Some(expires_ms) = item.expires_ms {
-            self.expiries.remove(&(expires_ms, item.created_seq));
-        }
+        let change = Arc::new(change);
+        self.history.push(&change, &self.limits);
+        change
     }
 }
 
-fn bytes_of(id: &str, value: &Json) -> usize {
-    id.len() + value.as_str().len()
+/// Whether the item had its new value as soon as the change was decided.
+fn is_in_place(kind: &Kind, ops: Option<&Json>) -> bool {
+    *kind == Kind::Update && ops.is_some()
 }
 
-impl Item {
-    /// An item that is kept elsewhere: it has no version here.
-    pub fn unversioned(value: Json) -> Self {
-        Self {
-            value,
-            seq: 0,
-            created_seq: 0,
-            timestamp: 0,
-            heard_ms: 0,
-            ttl_ms: None,
-            expires_ms: None,
+/// The item of a group that a command is about.
+struct GroupItem<'g> {
+    items: &'g mut Items,
+    limits: &'g GroupLimits,
+    id: Option<&'g str>,
+    needs: Needs,
+}
+
+impl Subject for GroupItem<'_> {
+    fn seq(&self) -> Option<u64> {
+        self.items.seq(self.id?)
+    }
+
+    fn value(&mut self, is_needed: bool) -> Option<Json> {
+        if is_needed || self.needs.old {
+            self.items.text(self.id?)
+        } else {
+            None
         }
     }
 
-    /// Starts the time to live anew.
-    fn schedule(&mut self, expiries: &mut BTreeSet<(u64, u64)>, ttl: Ttl, now_ms: u64) {
-        if let Some(expires_ms) = self.expires_ms.take() {
-            expiries.remove(&(expires_ms, self.created_seq));
-        }
-        if let Ttl::Replace(ttl_ms) = ttl {
-            self.ttl_ms = ttl_ms;
-        }
-        self.expires_ms = self.ttl_ms.map(|ttl_ms| now_ms + ttl_ms);
-        if let Some(expires_ms) = self.expires_ms {
-            expiries.insert((expires_ms, self.created_seq));
+    fn update(&mut self, ops: &Ops, is_atomic: bool) -> Result<Updated, Refusal> {
+        match self.id {
+            Some(id) if self.items.seq(id).is_some() => {
+                self.items
+                    .update(id, ops, is_atomic, self.needs, self.limits)
+            }
+            _ => TextItem(None).update(ops, is_atomic),
         }
     }
 }

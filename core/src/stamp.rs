@@ -23,8 +23,9 @@ pub struct Change {
     pub item: Option<Arc<str>>,
     /// What happened to it.
     pub kind: Kind,
-    /// The new value; for deletes the removed one, for events their data.
-    pub value: Json,
+    /// The new value; for deletes the removed one, for events their data. `None` only for an update by operations whose
+    /// value nobody needed as text.
+    pub value: Option<Json>,
     /// The operations that lead from the value at `base` to the new one.
     pub ops: Option<Json>,
     /// The item's sequence before, where it existed.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use iii_stream_core::command::{Action, Condition, Mutation};
 use iii_stream_core::{
-    Change, Command, Floor, Group, GroupLimits, Json, Kind, Ops, Outcome, Refusal,
+    Change, Command, Demand, Floor, Group, GroupLimits, Json, Kind, Ops, Outcome, Refusal,
 };
 use proptest::prelude::*;
 
@@ -23,6 +23,9 @@ fn limits(client_records_max: usize) -> GroupLimits {
         items_max: usize::MAX,
         bytes_max: usize::MAX,
         client_records_max,
+        hot_items_max: 2,
+        history_changes_max: 20,
+        history_bytes_max: 4_000,
     }
 }
 
@@ -152,13 +155,14 @@ struct Model {
 impl Model {
     fn change(&mut self, change: &Change) {
         let Some(id) = &change.item else { return };
+        let value = change.value.clone().expect("values are demanded");
         let place = self.items.iter().position(|(other, _)| other == id);
         match (&change.kind, place) {
-            (Kind::Create, None) => self.items.push((id.clone(), change.value.clone())),
-            (Kind::Update, Some(place)) => self.items[place].1 = change.value.clone(),
+            (Kind::Create, None) => self.items.push((id.clone(), value)),
+            (Kind::Update, Some(place)) => self.items[place].1 = value,
             (Kind::Delete, Some(place)) => {
                 assert_eq!(
-                    self.items[place].1, change.value,
+                    self.items[place].1, value,
                     "a delete tells the removed value"
                 );
                 self.items.remove(place);
@@ -206,12 +210,8 @@ fn check_command(
     command: &Command,
     now_ms: u64,
 ) {
-    let seq_before = command
-        .item
-        .as_deref()
-        .and_then(|id| group.get(id))
-        .map(|item| item.seq);
-    let committed = group.commit(command.clone(), now_ms);
+    let seq_before = command.item.as_deref().and_then(|id| group.item_seq(id));
+    let committed = group.commit(command.clone(), now_ms, Demand::Values);
     let outcome = &committed.reply.outcome;
     let is_taken = command
         .mutation
@@ -265,7 +265,7 @@ proptest! {
                     prop_assert!(group.next_expiry_ms().is_none_or(|next_ms| now_ms < next_ms));
                 }
             }
-            let items: Vec<_> = group.iter().map(|(id, item)| (id.clone(), item.value.clone())).collect();
+            let items: Vec<_> = group.iter().map(|(id, item)| (id, item.value)).collect();
             prop_assert_eq!(&items, &model.items, "lists are in order of creation");
             prop_assert_eq!(group.seq(), watch.seq);
         }
@@ -289,7 +289,7 @@ fn the_client_that_was_silent_for_longest_is_forgotten_first() {
             }),
             returning: None,
         };
-        group.commit(command, 1).reply.outcome
+        group.commit(command, 1, Demand::Values).reply.outcome
     };
     for (client, seq) in [("a", 1), ("b", 1), ("a", 2), ("c", 1)] {
         assert!(
@@ -315,7 +315,7 @@ fn a_time_to_live_starts_anew_with_each_write_and_ends_with_a_set_without() {
             mutation: None,
             returning: None,
         };
-        group.commit(command, now_ms);
+        group.commit(command, now_ms, Demand::Values);
         group.next_expiry_ms()
     };
     let set = |ttl_ms| Action::Set {
@@ -341,6 +341,7 @@ fn a_group_that_is_full_refuses_to_grow_but_can_shrink() {
         items_max: 2,
         bytes_max: 12,
         client_records_max: 1,
+        ..limits(1)
     };
     let mut group = Group::new("e".into(), Floor::default(), limits);
     let mut set = |id: &str, value: &str| {
@@ -355,7 +356,7 @@ fn a_group_that_is_full_refuses_to_grow_but_can_shrink() {
             mutation: None,
             returning: None,
         };
-        group.commit(command, 1).reply.outcome
+        group.commit(command, 1, Demand::Values).reply.outcome
     };
     assert!(matches!(set("a", "\"123\""), Outcome::Set { .. }));
     assert!(

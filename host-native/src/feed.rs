@@ -8,7 +8,7 @@ use std::hash::BuildHasher;
 use std::sync::{Arc, OnceLock};
 
 use hashbrown::{DefaultHashBuilder, HashMap};
-use iii_stream_core::{Change, GroupKey, GroupRef, Json};
+use iii_stream_core::{Change, Demand, GroupKey, GroupRef, Json};
 use parking_lot::Mutex;
 
 use crate::store::ChangeSink;
@@ -107,6 +107,10 @@ impl Feed {
 }
 
 impl ChangeSink for Feed {
+    fn demand(&self, _: &GroupKey) -> Demand {
+        Demand::Values
+    }
+
     fn publish(&self, group: &GroupKey, change: Arc<Change>, _old: Option<&Json>) {
         if !self
             .followers()

@@ -298,7 +298,11 @@ impl Follower for Hub {
         let mut frames: Vec<Option<Frame>> = vec![None; changes.len()];
         let mut frame = |index: usize, change: &Change| {
             frames[index]
-                .get_or_insert_with(|| event_frame(group.as_ref(), change).into())
+                .get_or_insert_with(|| {
+                    // The feed demands values, so there is a frame.
+                    let text = event_frame(group.as_ref(), change, None);
+                    text.unwrap_or_default().into()
+                })
                 .clone()
         };
         let mut state = topic.state.lock();

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use iii_stream_core::GroupLimits;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use uuid::Uuid;
@@ -175,7 +176,12 @@ impl Parts {
         let bounds = config.bounds;
         let registry = Arc::new(Registry::new(Uuid::new_v4().to_string().into()));
         let feed = Feed::new(runtime.clone(), bounds.feed_pending_max);
-        let store = Arc::new(MemoryStore::new(&new_epoch(), feed.clone(), bounds.group));
+        let store = Arc::new(MemoryStore::new(
+            &new_epoch(),
+            feed.clone(),
+            bounds.group,
+            bounds.history_total_bytes_max,
+        ));
         let shared_store: Arc<dyn Store> = store.clone();
         let hub = Arc::new(Hub::new(bounds.join_held_max));
         let waiting = Waiting::default();
@@ -199,7 +205,12 @@ impl Parts {
         let state_store = Arc::new(MemoryStore::new(
             &new_epoch(),
             state_triggers.clone(),
-            bounds.group,
+            // Nobody comes back to the history of a scope.
+            GroupLimits {
+                history_changes_max: 0,
+                ..bounds.group
+            },
+            0,
         ));
         let shared_state: Arc<dyn Store> = state_store.clone();
         state::register(&registry, &shared_state, &state_triggers);

@@ -47,8 +47,10 @@ pub struct Bounds {
     pub feed_pending_max: usize,
     /// Events held back for one connection and group while it joins.
     pub join_held_max: usize,
-    /// Items, bytes and remembered mutation clients of one group.
+    /// Items, bytes, remembered mutation clients and history of one group.
     pub group: GroupLimits,
+    /// Bytes of the histories of all groups.
+    pub history_total_bytes_max: usize,
 }
 
 /// The worker port.
@@ -329,7 +331,27 @@ impl Config {
                         stream.mutation_clients_max.as_ref(),
                         1_000,
                     )?,
+                    hot_items_max: count(
+                        "group_hot_items_max",
+                        stream.group_hot_items_max.as_ref(),
+                        64,
+                    )?,
+                    history_changes_max: count(
+                        "history_changes_max",
+                        stream.history_changes_max.as_ref(),
+                        1_000,
+                    )?,
+                    history_bytes_max: count(
+                        "history_bytes_max",
+                        stream.history_bytes_max.as_ref(),
+                        MIB,
+                    )?,
                 },
+                history_total_bytes_max: count(
+                    "history_total_bytes_max",
+                    stream.history_total_bytes_max.as_ref(),
+                    256 * MIB,
+                )?,
             },
             warnings,
         })

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use iii_stream_core::event::state_input;
 use iii_stream_core::fields::{FieldError, Fields};
-use iii_stream_core::{Change, GroupKey, Json, Kind};
+use iii_stream_core::{Change, Demand, GroupKey, Json, Kind};
 use parking_lot::RwLock;
 
 use super::bound_list::BoundList;
@@ -89,9 +89,17 @@ impl TriggerType for StateTriggers {
 }
 
 impl ChangeSink for StateTriggers {
+    /// Handlers are told both values.
+    fn demand(&self, _: &GroupKey) -> Demand {
+        Demand::Values
+    }
+
     fn publish(&self, group: &GroupKey, change: Arc<Change>, old: Option<&Json>) {
         let Some(key) = &change.item else { return };
-        let new = (change.kind != Kind::Delete).then_some(&change.value);
+        let new = change
+            .value
+            .as_ref()
+            .filter(|_| change.kind != Kind::Delete);
         self.tell(&change.kind, &group.group, key, old, new);
     }
 }

@@ -134,10 +134,14 @@ impl Follower for StreamTriggers {
                 .iter()
                 .filter(|bound| bound.filter.matches(group, change))
             {
-                let input = input
-                    .get_or_insert_with(|| trigger_input(group.as_ref(), change).into())
-                    .clone();
-                bound.lane.push(input);
+                if input.is_none() {
+                    input = trigger_input(group.as_ref(), change).map(Arc::from);
+                }
+                match &input {
+                    Some(input) => bound.lane.push(input.clone()),
+                    // The change was made just before the trigger was bound.
+                    None => break,
+                }
             }
         }
     }

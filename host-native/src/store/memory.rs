@@ -6,17 +6,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::BuildHasher;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use hashbrown::{DefaultHashBuilder, HashMap};
 use iii_stream_core::{
-    Change, Command, Committed, Draft, Floor, Group, GroupKey, GroupLimits, GroupRef, Item,
+    Change, Command, Committed, Draft, Floor, Group, GroupKey, GroupLimits, GroupRef, Item, Page,
+    Position,
 };
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
-use super::{ChangeSink, Done, Snapshot, Store, StreamGroups};
+use super::{
+    ChangeSink, Done, PAGE_BYTES_MAX, PAGE_ITEMS_MAX, Resumed, Snapshot, SnapshotPage, Store,
+    StreamGroups,
+};
 use crate::clock;
 
 /// The table of groups is parted so that looking up does not wait. A power of two.
@@ -25,8 +29,11 @@ const SHARDS: usize = 64;
 /// Items deleted in one hold of a group's lock when their time has come; the rest follows at once.
 const EXPIRE_BATCH_MAX: usize = 256;
 
-/// How often groups that hold nothing are looked at, to be forgotten.
+/// How often groups that hold nothing are looked at, to be forgotten, and what all histories take.
 const FORGET_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Share of what all histories may take, in percent, beyond which those of quiet groups are halved.
+const HISTORY_FILL_MAX: usize = 90;
 
 /// Groups in memory. See the module.
 pub struct MemoryStore {
@@ -45,6 +52,9 @@ pub struct MemoryStore {
     /// When each group next has to delete items, in Unix milliseconds.
     deadlines: Mutex<BTreeSet<(u64, GroupKey)>>,
     deadlines_changed: Notify,
+    /// What the histories of all groups take, in bytes.
+    history_bytes: AtomicUsize,
+    history_bytes_max: usize,
     /// Groups that may hold nothing any more.
     idle: Mutex<BTreeSet<GroupKey>>,
 }
@@ -60,11 +70,21 @@ struct State {
     is_forgotten: bool,
     /// This group's entry among the deadlines.
     deadline_ms: Option<u64>,
+    /// This group's share of what all histories take, in bytes.
+    history_bytes: usize,
+    /// When it was last written, in Unix milliseconds.
+    written_ms: u64,
 }
 
 impl MemoryStore {
-    /// An empty store whose changes go to `sink`. `epoch` must be new for every process, `[a-z0-9]+`.
-    pub fn new(epoch: &str, sink: Arc<dyn ChangeSink>, group_limits: GroupLimits) -> Self {
+    /// An empty store whose changes go to `sink`. `epoch` must be new for every process, `[a-z0-9]+`. The histories of all
+    /// groups together take at most `history_bytes_max`.
+    pub fn new(
+        epoch: &str,
+        sink: Arc<dyn ChangeSink>,
+        group_limits: GroupLimits,
+        history_bytes_max: usize,
+    ) -> Self {
         Self {
             shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
             hasher: DefaultHashBuilder::default(),
@@ -76,6 +96,8 @@ impl MemoryStore {
             index: Mutex::default(),
             deadlines: Mutex::default(),
             deadlines_changed: Notify::new(),
+            history_bytes: AtomicUsize::new(0),
+            history_bytes_max,
             idle: Mutex::default(),
         }
     }
@@ -106,12 +128,19 @@ impl MemoryStore {
         }
     }
 
-    /// Forgets groups that hold nothing and that nobody watches, for as long as the process lives.
+    /// Forgets groups that hold nothing and that nobody watches, and old changes of quiet groups when there are many, for
+    /// as long as the process lives.
     pub async fn run_forgetting(&self, is_watched: impl Fn(GroupRef<'_>) -> bool + Send + Sync) {
         loop {
             tokio::time::sleep(FORGET_INTERVAL).await;
             self.forget_idle(&is_watched);
+            self.sweep_histories();
         }
+    }
+
+    /// What the histories of all groups take, in bytes.
+    pub fn history_bytes(&self) -> usize {
+        self.history_bytes.load(Ordering::Relaxed)
     }
 
     /// How many groups are in the table.
@@ -137,6 +166,8 @@ impl MemoryStore {
                 continue;
             }
             state.is_forgotten = true;
+            state.group.trim_history(0);
+            self.count_history(&mut state);
             let latest_ms = state.group.floor().latest_ms();
             drop(state);
             self.forgotten_ms.fetch_max(latest_ms, Ordering::AcqRel);
@@ -161,9 +192,39 @@ impl MemoryStore {
         state.deadline_ms = None;
         for change in state.group.expire(now_ms, EXPIRE_BATCH_MAX) {
             let old = change.value.clone();
-            self.sink.publish(&entry.key, change, Some(&old));
+            self.sink.publish(&entry.key, change, old.as_ref());
         }
-        self.after_write(&entry.key, &mut state, false);
+        self.after_write(&entry.key, &mut state, false, now_ms);
+    }
+
+    /// Halves the histories of groups that were not written for longest, until there is room for new changes again.
+    fn sweep_histories(&self) {
+        let is_filled = || self.history_bytes_max / 100 * HISTORY_FILL_MAX < self.history_bytes();
+        if !is_filled() {
+            return;
+        }
+        let mut groups = Vec::new();
+        for shard in &self.shards {
+            let entries: Vec<_> = shard.read().values().cloned().collect();
+            for entry in entries {
+                let state = entry.state.lock();
+                if 0 < state.history_bytes {
+                    let written_ms = state.written_ms;
+                    drop(state);
+                    groups.push((written_ms, entry));
+                }
+            }
+        }
+        groups.sort_unstable_by_key(|(written_ms, _)| *written_ms);
+        for (_, entry) in groups {
+            if !is_filled() {
+                break;
+            }
+            let mut state = entry.state.lock();
+            let half = state.history_bytes / 2;
+            state.group.trim_history(half);
+            self.count_history(&mut state);
+        }
     }
 
     fn shard(&self, group: GroupRef<'_>) -> &RwLock<HashMap<GroupKey, Arc<Entry>>> {
@@ -197,6 +258,8 @@ impl MemoryStore {
                 group: Group::new(epoch, floor, self.group_limits),
                 is_forgotten: false,
                 deadline_ms: None,
+                history_bytes: 0,
+                written_ms: 0,
             }),
         });
         shard.insert(entry.key.clone(), entry.clone());
@@ -221,8 +284,42 @@ impl MemoryStore {
         }
     }
 
-    /// Keeps index, deadlines and idle list true after a write.
-    fn after_write(&self, key: &GroupKey, state: &mut State, was_empty: bool) {
+    /// Reads a group, also one that holds nothing: whoever is told of its history may count on it from then on.
+    fn read_group<T>(&self, group: GroupRef<'_>, read: impl FnOnce(&mut Group) -> T) -> T {
+        self.with_group(group, |key, state| {
+            if state.group.is_forgettable() {
+                self.idle.lock().insert(key.clone());
+            }
+            read(&mut state.group)
+        })
+    }
+
+    /// Brings a group's share of what all histories take up to date, and gives their sum.
+    fn count_history(&self, state: &mut State) -> usize {
+        let (old, new) = (state.history_bytes, state.group.history_bytes());
+        state.history_bytes = new;
+        if old == new {
+            self.history_bytes()
+        } else if old < new {
+            let added = new - old;
+            self.history_bytes.fetch_add(added, Ordering::Relaxed) + added
+        } else {
+            let freed = old - new;
+            self.history_bytes.fetch_sub(freed, Ordering::Relaxed) - freed
+        }
+    }
+
+    /// Keeps index, deadlines, idle list and histories true after a write.
+    fn after_write(&self, key: &GroupKey, state: &mut State, was_empty: bool, now_ms: u64) {
+        state.written_ms = now_ms;
+        let history_bytes = self.count_history(state);
+        if self.history_bytes_max < history_bytes {
+            // What is too much in all gives way here: the oldest changes of the group that wrote.
+            let excess = history_bytes - self.history_bytes_max;
+            let left = state.history_bytes.saturating_sub(excess);
+            state.group.trim_history(left);
+            self.count_history(state);
+        }
         let is_empty = state.group.is_empty();
         if is_empty != was_empty {
             let mut index = self.index.lock();
@@ -263,12 +360,13 @@ impl Store for MemoryStore {
     fn commit(&self, group: GroupRef<'_>, command: Command, now_ms: u64, done: Done<Committed>) {
         let committed = self.with_group(group, |key, state| {
             let was_empty = state.group.is_empty();
-            let committed = state.group.commit(command, now_ms);
+            let demand = self.sink.demand(key);
+            let committed = state.group.commit(command, now_ms, demand);
             if let Some(change) = &committed.change {
                 self.sink
                     .publish(key, change.clone(), committed.reply.outcome.old());
             }
-            self.after_write(key, state, was_empty);
+            self.after_write(key, state, was_empty, now_ms);
             committed
         });
         done(Ok(committed));
@@ -279,7 +377,7 @@ impl Store for MemoryStore {
             let was_empty = state.group.is_empty();
             let change = state.group.announce(draft, now_ms);
             self.sink.publish(key, change.clone(), None);
-            self.after_write(key, state, was_empty);
+            self.after_write(key, state, was_empty, now_ms);
             change
         });
         done(Ok(change));
@@ -288,40 +386,78 @@ impl Store for MemoryStore {
     fn get(&self, group: GroupRef<'_>, item: &str, done: Done<Option<Item>>) {
         let item = self
             .find(group)
-            .and_then(|entry| entry.state.lock().group.get(item).cloned());
+            .and_then(|entry| entry.state.lock().group.get(item));
         done(Ok(item));
     }
 
     fn list(&self, group: GroupRef<'_>, done: Done<Vec<(Arc<str>, Item)>>) {
         let items = self
             .find(group)
-            .map(|entry| all_items(&entry.state.lock().group));
+            .map(|entry| entry.state.lock().group.iter().collect());
         done(Ok(items.unwrap_or_default()));
     }
 
     fn snapshot(&self, group: GroupRef<'_>, item: Option<&str>, now_ms: u64, done: Done<Snapshot>) {
-        let snapshot = self.with_group(group, |key, state| {
-            let timestamp = state.group.sync_timestamp(now_ms);
-            let group = &state.group;
+        done(Ok(self.read_group(group, |group| {
+            let timestamp = group.sync_timestamp(now_ms);
             let items = match item {
-                Some(id) => group
-                    .get(id)
-                    .map(|item| (id.into(), item.clone()))
-                    .into_iter()
-                    .collect(),
-                None => all_items(group),
+                Some(id) => {
+                    let item = group.get(id).map(|item| (id.into(), item));
+                    item.into_iter().collect()
+                }
+                None => group.iter().collect(),
             };
-            if group.is_forgettable() {
-                self.idle.lock().insert(key.clone());
-            }
             Snapshot {
                 epoch: group.epoch().clone(),
                 seq: group.seq(),
                 timestamp,
                 items,
             }
-        });
-        done(Ok(snapshot));
+        })));
+    }
+
+    fn page(&self, group: GroupRef<'_>, after: u64, now_ms: u64, done: Done<SnapshotPage>) {
+        done(Ok(self.read_group(group, |group| {
+            let timestamp = group.sync_timestamp(now_ms);
+            let Page { items, more } = group.page(after, PAGE_ITEMS_MAX, PAGE_BYTES_MAX);
+            SnapshotPage {
+                epoch: group.epoch().clone(),
+                seq: group.seq(),
+                timestamp,
+                items,
+                more,
+            }
+        })));
+    }
+
+    fn resume(
+        &self,
+        group: GroupRef<'_>,
+        item: Option<&str>,
+        since: &Position,
+        needs_values: bool,
+        now_ms: u64,
+        done: Done<Option<Resumed>>,
+    ) {
+        done(Ok(self.read_group(group, |group| {
+            if *group.epoch() != since.epoch {
+                return None;
+            }
+            let changes = group.changes_since(since.seq, item, needs_values)?;
+            Some(Resumed {
+                epoch: group.epoch().clone(),
+                seq: group.seq(),
+                timestamp: group.sync_timestamp(now_ms),
+                changes,
+            })
+        })));
+    }
+
+    fn position(&self, group: GroupRef<'_>, done: Done<Position>) {
+        done(Ok(self.read_group(group, |group| Position {
+            epoch: group.epoch().clone(),
+            seq: group.seq(),
+        })));
     }
 
     fn list_groups(&self, stream: &str, done: Done<Vec<Arc<str>>>) {
@@ -344,27 +480,26 @@ impl Store for MemoryStore {
     }
 }
 
-fn all_items(group: &Group) -> Vec<(Arc<str>, Item)> {
-    group
-        .iter()
-        .map(|(id, item)| (id.clone(), item.clone()))
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc;
 
     use iii_stream_core::command::{read_delete, read_set};
-    use iii_stream_core::{Change, Json};
+    use iii_stream_core::{Change, Demand, Json};
 
     use super::*;
+
+    const HISTORY_BYTES_MAX: usize = 2_000;
 
     /// Keeps what it is told.
     #[derive(Default)]
     struct Kept(Mutex<Vec<Arc<Change>>>);
 
     impl ChangeSink for Kept {
+        fn demand(&self, _: &GroupKey) -> Demand {
+            Demand::Values
+        }
+
         fn publish(&self, _: &GroupKey, change: Arc<Change>, _: Option<&Json>) {
             self.0.lock().push(change);
         }
@@ -376,8 +511,14 @@ mod tests {
             items_max: 10,
             bytes_max: 1_000,
             client_records_max: 10,
+            hot_items_max: 1,
+            history_changes_max: 4,
+            history_bytes_max: 10_000,
         };
-        (MemoryStore::new("e", kept.clone(), limits), kept)
+        (
+            MemoryStore::new("e", kept.clone(), limits, HISTORY_BYTES_MAX),
+            kept,
+        )
     }
 
     fn run(store: &MemoryStore, verb: &str, group: &str, now_ms: u64) {
@@ -450,5 +591,100 @@ mod tests {
             groups.iter().map(|group| &**group).collect::<Vec<_>>(),
             ["a", "b"]
         );
+    }
+
+    fn answer<T: Send + 'static>(ask: impl FnOnce(Done<T>)) -> T {
+        let (sender, receiver) = mpsc::channel();
+        ask(Box::new(move |answer| assert!(sender.send(answer).is_ok())));
+        receiver.recv().expect("an answer").expect("success")
+    }
+
+    fn resume(store: &MemoryStore, epoch: &str, seq: u64) -> Option<Vec<u64>> {
+        let group = GroupRef {
+            stream: "s",
+            group: "g",
+        };
+        let since = Position {
+            epoch: epoch.into(),
+            seq,
+        };
+        let resumed = answer(|done| store.resume(group, None, &since, true, 1_000, done));
+        resumed.map(|resumed| {
+            assert_eq!((&*resumed.epoch, resumed.seq), ("e", 6));
+            resumed.changes.iter().map(|change| change.seq).collect()
+        })
+    }
+
+    #[test]
+    fn a_subscriber_comes_back_to_where_the_history_reaches() {
+        let (store, _) = store();
+        for _ in 0..6 {
+            run(&store, "set", "g", 1_000);
+        }
+        assert_eq!(resume(&store, "e", 6), Some(vec![]));
+        assert_eq!(resume(&store, "e", 2), Some(vec![3, 4, 5, 6]));
+        assert_eq!(resume(&store, "e", 1), None, "four changes are kept");
+        assert_eq!(resume(&store, "e", 7), None, "never was");
+        assert_eq!(resume(&store, "other", 5), None);
+        let group = GroupRef {
+            stream: "s",
+            group: "g",
+        };
+        let position = answer(|done| store.position(group, done));
+        assert_eq!(position.to_string(), "e:6");
+    }
+
+    #[test]
+    fn a_group_is_read_in_pages() {
+        let (store, _) = store();
+        run(&store, "set", "g", 1_000);
+        let group = GroupRef {
+            stream: "s",
+            group: "g",
+        };
+        let page = answer(|done| store.page(group, 0, 1_000, done));
+        assert_eq!((page.seq, page.items.len(), page.more), (1, 1, false));
+        let after = page.items[0].1.created_seq;
+        let page = answer(|done| store.page(group, after, 1_000, done));
+        assert!(page.items.is_empty() && !page.more);
+    }
+
+    fn counted(store: &MemoryStore, groups: &[&str]) -> Vec<usize> {
+        let bytes = groups.iter().map(|group| {
+            let group = GroupRef { stream: "s", group };
+            store.with_group(group, |_, state| state.group.history_bytes())
+        });
+        let bytes: Vec<_> = bytes.collect();
+        assert_eq!(store.history_bytes(), bytes.iter().sum::<usize>());
+        bytes
+    }
+
+    #[test]
+    fn all_histories_together_are_bounded() {
+        let (store, _) = store();
+        let groups = ["a", "b", "c", "d", "e"];
+        for (index, group) in groups.iter().enumerate() {
+            for _ in 0..4 {
+                run(&store, "set", group, 1_000 + index as u64);
+            }
+        }
+        let before = counted(&store, &groups);
+        assert!(store.history_bytes() <= HISTORY_BYTES_MAX);
+        assert!(before[3] < before[0], "the writer gives way: {before:?}");
+        store.sweep_histories();
+        let after = counted(&store, &groups);
+        assert_eq!(after[0], before[0] / 2, "the quietest group is halved");
+        assert_eq!(after[2..], before[2..]);
+        assert!(store.history_bytes() <= HISTORY_BYTES_MAX / 100 * HISTORY_FILL_MAX);
+    }
+
+    #[test]
+    fn a_forgotten_group_leaves_no_history() {
+        let (store, _) = store();
+        run(&store, "set", "g", 1_000);
+        run(&store, "delete", "g", 1_000);
+        assert!(0 < store.history_bytes());
+        store.forget_idle(&|_| false);
+        assert_eq!(store.history_bytes(), 0);
     }
 }

@@ -5,7 +5,9 @@ mod memory;
 
 use std::sync::Arc;
 
-use iii_stream_core::{Change, Command, Committed, Draft, GroupKey, GroupRef, Item, Json};
+use iii_stream_core::{
+    Change, Command, Committed, Demand, Draft, GroupKey, GroupRef, Item, Json, Position,
+};
 
 pub use memory::MemoryStore;
 
@@ -33,13 +35,50 @@ pub struct Snapshot {
     pub items: Vec<(Arc<str>, Item)>,
 }
 
+/// Most items of a page.
+pub const PAGE_ITEMS_MAX: usize = 1_000;
+
+/// A page ends once its items take so many bytes; the last one may go beyond.
+pub const PAGE_BYTES_MAX: usize = 1 << 20;
+
+/// A part of a group, as it stands at one moment.
+#[derive(Clone, Debug)]
+pub struct SnapshotPage {
+    /// Names the group's history.
+    pub epoch: Arc<str>,
+    /// The last change that the items hold.
+    pub seq: u64,
+    /// The timestamp of a `sync` that tells of it: as in [`Snapshot`].
+    pub timestamp: u64,
+    /// The items with their ids, in order of creation. The next page comes after the last one's `created_seq`.
+    pub items: Vec<(Arc<str>, Item)>,
+    /// Whether there are items after these.
+    pub more: bool,
+}
+
+/// What happened in a group since a subscriber was there.
+#[derive(Clone, Debug)]
+pub struct Resumed {
+    /// Names the group's history.
+    pub epoch: Arc<str>,
+    /// The last change of the group.
+    pub seq: u64,
+    /// The timestamp of a `sync` that is sent before the changes.
+    pub timestamp: u64,
+    /// The changes that the subscription gets to see, in order.
+    pub changes: Vec<Arc<Change>>,
+}
+
 /// A stream's name with the ids of its groups.
 pub type StreamGroups = (Arc<str>, Vec<Arc<str>>);
 
 /// Takes the changes of each group in the order of their sequence, while the group is held. It must not block,
 /// and must not call the store.
 pub trait ChangeSink: Send + Sync {
-    /// Takes the next change of `group`; `old` is the item's value before.
+    /// What is needed of the next change of `group`. Asked for each command, so it must be quick.
+    fn demand(&self, group: &GroupKey) -> Demand;
+
+    /// Takes the next change of `group`; `old` is the item's value before, where it is at hand or values were demanded.
     fn publish(&self, group: &GroupKey, change: Arc<Change>, old: Option<&Json>);
 }
 
@@ -62,6 +101,24 @@ pub trait Store: Send + Sync {
 
     /// Reads a group, or one item of it, for a new subscriber.
     fn snapshot(&self, group: GroupRef<'_>, item: Option<&str>, now_ms: u64, done: Done<Snapshot>);
+
+    /// Reads the items of a group that were created after `after`, as many as fit a page.
+    fn page(&self, group: GroupRef<'_>, after: u64, now_ms: u64, done: Done<SnapshotPage>);
+
+    /// Reads what a subscription to `item`, or with `None` to the whole group, missed after `since`. `None` where that
+    /// is not known any more, or if an update lacks a value although the subscription `needs_values`.
+    fn resume(
+        &self,
+        group: GroupRef<'_>,
+        item: Option<&str>,
+        since: &Position,
+        needs_values: bool,
+        now_ms: u64,
+        done: Done<Option<Resumed>>,
+    );
+
+    /// Reads where the history of a group is.
+    fn position(&self, group: GroupRef<'_>, done: Done<Position>);
 
     /// Reads the ids of a stream's groups that have items, sorted.
     fn list_groups(&self, stream: &str, done: Done<Vec<Arc<str>>>);

@@ -219,7 +219,7 @@ impl Returned {
             (_, Some(_)) => Kind::Update,
             (_, None) => Kind::Create,
         };
-        let value = self.new.clone().or_else(|| self.old.clone())?;
+        let value = self.new.clone().or_else(|| self.old.clone());
         Some(Draft {
             item: Some(item),
             kind,
