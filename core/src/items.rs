@@ -177,11 +177,7 @@ impl Items {
             errors
         };
         let is_undone = is_atomic && !errors.is_empty();
-        let new = if is_undone {
-            old.clone()
-        } else {
-            needs_new.then(|| self.text(id)).flatten()
-        };
+        let new = needs_new.then(|| self.text(id)).flatten();
         self.list_as_hot(id, limits.hot_items_max);
         Ok(Updated {
             old,
