@@ -3,13 +3,16 @@
 use std::io;
 use std::time::Duration;
 
-use iii_stream_core::{Json, Ops, apply, apply_ops_json};
+use iii_stream_core::command::{Action, Command, Returning, Write, read_set, read_update};
+use iii_stream_core::{
+    CallError, Demand, Floor, Group, GroupLimits, Json, Ops, apply, apply_ops_json,
+};
 use serde_json::value::RawValue;
 
 use crate::args::Args;
 use crate::batches::{Cost, Kind, time};
 use crate::report::{Bound, Report, Row};
-use crate::values::{document_text, value_text};
+use crate::values::{GROUP, ITEMS, document_text, item_id, value_text};
 
 const ITEM_BYTES: usize = 1 << 10;
 const LARGE_VALUE_BYTES: usize = 10 << 10;
@@ -24,6 +27,11 @@ const THREE_OPS: &str = concat!(
 /// What the worker port's update load does to its items.
 const ONE_OP: &str = r#"[{"type":"increment","path":"n","by":1}]"#;
 
+/// What an answer that arrives token by token does.
+const TOKEN: &str = r#"[{"type":"append","value":"tok, tok, tok, tok, "}]"#;
+/// Time stands still, as far as the groups know.
+const NOW_MS: u64 = 1_760_000_000_000;
+
 /// Measures and reports.
 pub(crate) fn measure(args: &Args, report: &mut Report) -> io::Result<()> {
     let item = document_text(ITEM_BYTES);
@@ -33,6 +41,16 @@ pub(crate) fn measure(args: &Args, report: &mut Report) -> io::Result<()> {
     let mut parsed_too = parsed.clone();
     let small = raw(value_text(0))?;
     let large = raw(document_text(LARGE_VALUE_BYTES))?;
+    let mut sets = Calls::new(ITEMS, 64, read_set, |item| {
+        format!(r#""data":{}"#, value_text(item))
+    })?;
+    let update = |_| format!(r#""ops":{ONE_OP}"#);
+    let mut updates_of_one = Calls::new(1, 64, read_update, update)?;
+    let mut updates_of_all = Calls::new(ITEMS, 64, read_update, update)?;
+    let mut updates_all_parsed = Calls::new(ITEMS, ITEMS, read_update, update)?;
+    let token = Ops::from_text(TOKEN).map_err(io::Error::other)?;
+    let mut answers = [1 << 10, 8 << 10, 1 << 20].map(Answer::of);
+    let [small_answer, answer, large_answer] = &mut answers;
 
     let mut kinds = [
         Kind::new("three ops on a parsed 1 KB item", || {
@@ -62,6 +80,23 @@ pub(crate) fn measure(args: &Args, report: &mut Report) -> io::Result<()> {
         }),
         Kind::new("set's check, 10 KB, any text", || {
             Json::from_text(large.get())
+        }),
+        Kind::new("set call on a group of 1,000 items, 256 B", || sets.next()),
+        Kind::new("update call on one item, 256 B", || updates_of_one.next()),
+        Kind::new("update call on 1,000 items, 64 parsed", || {
+            updates_of_all.next()
+        }),
+        Kind::new("update call on 1,000 items, all parsed", || {
+            updates_all_parsed.next()
+        }),
+        Kind::new("20 B appended to 1 KB, nobody needs the value", || {
+            small_answer.append(&token)
+        }),
+        Kind::new("20 B appended to 8 KB, nobody needs the value", || {
+            answer.append(&token)
+        }),
+        Kind::new("20 B appended to 1 MB, nobody needs the value", || {
+            large_answer.append(&token)
         }),
     ];
     eprintln!("core: {} kinds", kinds.len());
@@ -102,6 +137,115 @@ fn check(item: &str) -> io::Result<()> {
             applied.value
         )))
     }
+}
+
+/// What the server does with a call between its frame and its reply's: reads it, carries it out, writes the result.
+struct Calls {
+    group: Group,
+    read: fn(&str) -> Result<Write<'_>, CallError>,
+    inputs: Vec<String>,
+    next: usize,
+}
+
+impl Calls {
+    fn new(
+        items: usize,
+        hot_items_max: usize,
+        read: fn(&str) -> Result<Write<'_>, CallError>,
+        rest: impl Fn(usize) -> String,
+    ) -> io::Result<Self> {
+        let input = |item, rest: String| {
+            let id = item_id(item);
+            format!(r#"{{"stream_name":"bench","group_id":"{GROUP}","item_id":"{id}",{rest}}}"#)
+        };
+        let mut calls = Self {
+            group: group(hot_items_max),
+            read: read_set,
+            inputs: (0..items)
+                .map(|item| input(item, format!(r#""data":{}"#, value_text(item))))
+                .collect(),
+            next: 0,
+        };
+        for _ in 0..items {
+            let reply = calls.next();
+            if !reply.is_some_and(|reply| reply.contains("new_value")) {
+                return Err(io::Error::other("a set failed"));
+            }
+        }
+        calls.read = read;
+        calls.inputs = (0..items).map(|item| input(item, rest(item))).collect();
+        Ok(calls)
+    }
+
+    fn next(&mut self) -> Option<String> {
+        self.next = (self.next + 1) % self.inputs.len();
+        let write = (self.read)(&self.inputs[self.next]).ok()?;
+        let committed = self.group.commit(write.command, NOW_MS, Demand::Values);
+        committed.reply.to_json().ok()
+    }
+}
+
+/// A text that grows by tokens, and starts anew once it has doubled.
+struct Answer {
+    group: Group,
+    start: Json,
+    appends: usize,
+}
+
+impl Answer {
+    fn of(bytes: usize) -> Self {
+        let start = Json::from_str_value(&"x".repeat(bytes));
+        let mut answer = Self {
+            group: group(64),
+            start,
+            appends: 0,
+        };
+        answer.restart();
+        answer
+    }
+
+    fn restart(&mut self) {
+        self.appends = 0;
+        self.commit(Action::Set {
+            value: self.start.clone(),
+            ttl_ms: None,
+        });
+    }
+
+    fn append(&mut self, token: &Ops) {
+        self.appends += 20;
+        if self.start.as_str().len() < self.appends {
+            self.restart();
+        }
+        self.commit(Action::Update {
+            ops: token.clone(),
+            is_atomic: false,
+            ttl_ms: None,
+        });
+    }
+
+    fn commit(&mut self, action: Action) {
+        let command = Command {
+            item: Some("answer".into()),
+            action,
+            condition: None,
+            mutation: None,
+            returning: Some(Returning::None),
+        };
+        std::hint::black_box(self.group.commit(command, NOW_MS, Demand::Ops));
+    }
+}
+
+fn group(hot_items_max: usize) -> Group {
+    let limits = GroupLimits {
+        items_max: usize::MAX,
+        bytes_max: usize::MAX,
+        client_records_max: 1,
+        hot_items_max,
+        history_changes_max: 1_000,
+        history_bytes_max: 1 << 20,
+    };
+    Group::new("e".into(), Floor::default(), limits)
 }
 
 fn raw(text: String) -> io::Result<Box<RawValue>> {
