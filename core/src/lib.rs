@@ -32,6 +32,7 @@ mod reply;
 mod stamp;
 pub mod state;
 pub mod text;
+mod tree;
 pub mod version2;
 
 pub use apply::{Applied, apply};

@@ -18,6 +18,7 @@ use crate::limits::{
 use crate::op_name::OpName;
 use crate::path::{Path, UncheckedPath};
 use crate::text::{Json, TextError};
+use crate::tree;
 
 /// One checked operation. Paths of [`Op::Set`], [`Op::Step`] and [`Op::Remove`] have at most one segment.
 #[derive(Clone, Debug, PartialEq)]
@@ -174,7 +175,7 @@ fn read_op(raw: &RawValue) -> Result<Result<Op, OpErrorKind>, Reason> {
 }
 
 fn read_value(raw: &RawValue) -> Result<Value, Reason> {
-    serde_json::from_str(raw.get()).map_err(|error| format!("field `value`: {error}").into())
+    tree::read_value(raw.get()).map_err(|error| format!("field `value`: {error}").into())
 }
 
 fn read_step(

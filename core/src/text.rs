@@ -13,6 +13,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::limits::VALUE_DEPTH_MAX;
+use crate::tree::read_value;
 
 /// Checked JSON text without white space between tokens, its characters as themselves and not as `\\u` escapes where they
 /// can be. Cloning shares it.
@@ -101,7 +102,7 @@ impl Json {
         // Proof: checked text is well-formed, nests at most `VALUE_DEPTH_MAX` < 128 levels (the
         // reader's own limit), and its strings and numbers were looked through.
         #[expect(clippy::unwrap_used)]
-        serde_json::from_str(&self.0).unwrap()
+        read_value(&self.0).unwrap()
     }
 }
 
