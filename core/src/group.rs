@@ -94,8 +94,8 @@ pub struct GroupLimits {
     pub bytes_max: usize,
     /// Mutation clients that are remembered; beyond it the one that was silent for longest is forgotten.
     pub client_records_max: usize,
-    /// Items that are kept parsed for their next update; beyond it the one that was not updated for longest, nearly, is
-    /// kept as text only.
+    /// Items that are kept parsed for their next update, 16 of up to 4 KiB counting as one; beyond it the one that was not
+    /// updated for longest, nearly, is kept as text only.
     pub hot_items_max: usize,
     /// Changes that are kept for those who come back; beyond it the oldest goes.
     pub history_changes_max: usize,

@@ -2,7 +2,8 @@
 //! sequence and no timestamps but those it is given.
 //!
 //! An item that was updated stays parsed, so that the next update costs in proportion to its operations. At most so many
-//! items of a group are parsed at a time; the one that was not updated for longest, nearly, makes room.
+//! items of a group are parsed at a time, small ones in greater number; the one that was not updated for longest, nearly,
+//! makes room.
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::sync::Arc;
@@ -21,6 +22,9 @@ use crate::text::Json;
 /// track of it, in bytes.
 const SMALL_VALUE_BYTES: usize = 4 << 10;
 
+/// How many small values count as one when values are kept parsed.
+const SMALL_VALUES_PER_HOT_ITEM: usize = 16;
+
 /// See the module.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Items {
@@ -32,6 +36,8 @@ pub(crate) struct Items {
     expiries: BTreeSet<(u64, u64)>,
     /// Items that were parsed, by the sequence of their creation, the first ones first. Some may not be any more.
     hot: VecDeque<u64>,
+    /// What the items in that list weigh together.
+    hot_weight: usize,
     /// What ids and values at most take, in bytes; exact where every text is written.
     bytes_max: usize,
 }
@@ -49,8 +55,8 @@ struct Record {
     ttl_ms: Option<u64>,
     /// When it goes if it is not written again, in Unix milliseconds.
     expires_ms: Option<u64>,
-    /// Whether it is in the list of those that were parsed.
-    is_listed: bool,
+    /// What it weighs in the list of those that were parsed; 0 outside.
+    hot_weight: usize,
     /// Whether it was updated since it came to the head of that list.
     is_touched: bool,
 }
@@ -155,7 +161,7 @@ impl Items {
         };
         let old_bytes_max = record.value.bytes_max();
         let needs_new = needs.new || old_bytes_max <= SMALL_VALUE_BYTES;
-        record.is_touched = record.is_listed;
+        record.is_touched = true;
         let may_fill =
             limits.bytes_max < group_bytes_max - old_bytes_max + record.value.bytes_max_after(ops);
         let errors = if may_fill || (is_atomic && 1 < ops.len()) {
@@ -251,7 +257,7 @@ impl Items {
             heard_seq: change.seq,
             ttl_ms: None,
             expires_ms: None,
-            is_listed: false,
+            hot_weight: 0,
             is_touched: false,
         };
         self.bytes_max += id.len() + record.value.bytes_max();
@@ -288,6 +294,7 @@ impl Items {
             return;
         };
         self.bytes_max -= id.len() + record.value.bytes_max();
+        self.hot_weight -= record.hot_weight;
         self.order.remove(&record.created_seq);
         if let Some(expires_ms) = record.expires_ms {
             self.expiries.remove(&(expires_ms, record.created_seq));
@@ -310,14 +317,20 @@ impl Items {
 
     /// Puts an item that was parsed on the list, and takes others off it that are too many.
     fn list_as_hot(&mut self, id: &str, hot_items_max: usize) {
-        if let Some(record) = self.records.get_mut(id)
-            && !record.is_listed
-        {
-            record.is_listed = true;
-            record.is_touched = false;
-            self.hot.push_back(record.created_seq);
+        if let Some(record) = self.records.get_mut(id) {
+            if record.hot_weight == 0 {
+                record.is_touched = false;
+                self.hot.push_back(record.created_seq);
+            }
+            self.hot_weight -= record.hot_weight;
+            record.hot_weight = match record.value.bytes_max() {
+                ..=SMALL_VALUE_BYTES => 1,
+                _ => SMALL_VALUES_PER_HOT_ITEM,
+            };
+            self.hot_weight += record.hot_weight;
         }
-        while hot_items_max < self.hot.len()
+        let weight_max = hot_items_max.saturating_mul(SMALL_VALUES_PER_HOT_ITEM);
+        while weight_max < self.hot_weight.max(self.hot.len())
             && let Some(created_seq) = self.hot.pop_front()
         {
             let id = self.order.get(&created_seq);
@@ -332,7 +345,8 @@ impl Items {
             }
             record.text(&mut self.bytes_max);
             record.value.cool();
-            record.is_listed = false;
+            self.hot_weight -= record.hot_weight;
+            record.hot_weight = 0;
         }
     }
 }

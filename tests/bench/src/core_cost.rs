@@ -46,8 +46,8 @@ pub(crate) fn measure(args: &Args, report: &mut Report) -> io::Result<()> {
     })?;
     let update = |_| format!(r#""ops":{ONE_OP}"#);
     let mut updates_of_one = Calls::new(1, 64, read_update, update)?;
-    let mut updates_of_all = Calls::new(ITEMS, 64, read_update, update)?;
-    let mut updates_all_parsed = Calls::new(ITEMS, ITEMS, read_update, update)?;
+    let mut updates_of_all = Calls::new(ITEMS, 1, read_update, update)?;
+    let mut updates_all_parsed = Calls::new(ITEMS, 64, read_update, update)?;
     let token = Ops::from_text(TOKEN).map_err(io::Error::other)?;
     let mut answers = [1 << 10, 8 << 10, 1 << 20].map(Answer::of);
     let [small_answer, answer, large_answer] = &mut answers;
@@ -83,7 +83,7 @@ pub(crate) fn measure(args: &Args, report: &mut Report) -> io::Result<()> {
         }),
         Kind::new("set call on a group of 1,000 items, 256 B", || sets.next()),
         Kind::new("update call on one item, 256 B", || updates_of_one.next()),
-        Kind::new("update call on 1,000 items, 64 parsed", || {
+        Kind::new("update call on 1,000 items, few parsed", || {
             updates_of_all.next()
         }),
         Kind::new("update call on 1,000 items, all parsed", || {
