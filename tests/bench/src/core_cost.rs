@@ -90,13 +90,13 @@ pub(crate) fn measure(args: &Args, report: &mut Report) -> io::Result<()> {
             updates_all_parsed.next()
         }),
         Kind::new("20 B appended to 1 KB, nobody needs the value", || {
-            small_answer.append(&token)
+            small_answer.append(&token);
         }),
         Kind::new("20 B appended to 8 KB, nobody needs the value", || {
-            answer.append(&token)
+            answer.append(&token);
         }),
         Kind::new("20 B appended to 1 MB, nobody needs the value", || {
-            large_answer.append(&token)
+            large_answer.append(&token);
         }),
     ];
     eprintln!("core: {} kinds", kinds.len());
