@@ -52,6 +52,10 @@ pub use text::Json;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+/// The version of what operations do. It changes when the same operations on the same value come to something else, so that a
+/// client knows whether it may apply them itself.
+pub const OPS_VERSION: u64 = 1;
+
 /// What [`apply_ops_json`] gives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AppliedJson {

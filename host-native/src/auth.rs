@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::header::ORIGIN;
+use hyper::header::{HeaderValue, ORIGIN};
 use hyper::{HeaderMap, StatusCode, Uri};
 use iii_stream_core::fields::{Fields, kind_of};
 use iii_stream_core::text::push_string;
@@ -95,6 +95,13 @@ impl Auth {
         }
     }
 
+    /// Whether pages of this origin may connect.
+    pub fn allows_origin(&self, origin: &HeaderValue) -> bool {
+        let mut allowed = self.allowed_origins.iter();
+        self.allowed_origins.is_empty()
+            || allowed.any(|allowed| allowed.as_bytes() == origin.as_bytes())
+    }
+
     fn check_origin(&self, headers: &HeaderMap) -> Result<(), Refused> {
         let Some(origin) = headers
             .get(ORIGIN)
@@ -103,11 +110,7 @@ impl Auth {
             // Only browsers send it, and only they need this guard.
             return Ok(());
         };
-        if self
-            .allowed_origins
-            .iter()
-            .any(|allowed| allowed.as_bytes() == origin.as_bytes())
-        {
+        if self.allows_origin(origin) {
             return Ok(());
         }
         tracing::warn!(?origin, "origin is not among allowed_origins");

@@ -1,81 +1,188 @@
-//! Carries the changes of each group, in order, from the store to whoever follows them. Knows neither the store nor
-//! the followers.
+//! Carries the changes of each group, in order, from the store to whoever follows them. Knows neither the store nor the
+//! followers.
 //!
-//! The writer of a change only queues it; a task of its own delivers everything that is pending in a group, so the
-//! writer never pays for the crowd. There is at most one such task per group at a time, which keeps the order.
+//! The writer of a change only queues it; a task of its own delivers everything that is pending in a group, so the writer never
+//! pays for the crowd. For each follower and group there is at most one such task at a time, which keeps the order; and no
+//! follower waits for another.
 
 use std::hash::BuildHasher;
 use std::sync::{Arc, OnceLock};
+use std::task::{Wake, Waker};
 
+use futures_util::future::BoxFuture;
 use hashbrown::{DefaultHashBuilder, HashMap};
-use iii_stream_core::{Change, Demand, GroupKey, GroupRef, Json};
+use iii_stream_core::{Change, Demand, GroupKey, GroupRef, Json, Kind};
 use parking_lot::Mutex;
 
+use crate::metrics::Metrics;
+use crate::socket::at_end_of_turn;
 use crate::store::ChangeSink;
 
-/// Follows the changes of groups. Called for one group by one task at a time; it must not block.
+/// What somebody needs of the changes of a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Interest {
+    /// Nothing.
+    None,
+    /// What was done is enough; the value after it need not be there.
+    Operations,
+    /// The value after each change.
+    Values,
+}
+
+/// Follows the changes of groups. Called for one group by one task at a time.
 pub trait Follower: Send + Sync {
-    /// Whether changes of this group are of any interest now. Asked while the group is held, so it must be quick.
-    fn follows(&self, group: GroupRef<'_>) -> bool;
+    /// What is needed of this group's changes now. Asked while the group is held, so it must be quick.
+    fn interest(&self, group: GroupRef<'_>) -> Interest;
 
-    /// Takes the next changes of a group.
-    fn deliver(&self, group: &GroupKey, changes: &[Arc<Change>]);
+    /// Takes the next changes of a group. A large crowd is served in parts, between which others get their turn.
+    fn deliver<'a>(&'a self, group: &'a GroupKey, changes: &'a [Arc<Change>]) -> BoxFuture<'a, ()>;
 
-    /// Learns that changes of a group were dropped, because too many were waiting.
-    fn missed(&self, group: &GroupKey);
+    /// Learns that changes of a group were dropped, because too many were waiting; `events` says whether there were custom
+    /// events among them, which no later state tells of.
+    fn missed(&self, group: &GroupKey, events: bool);
 }
 
 /// Queues of groups with changes to deliver are parted so that groups do not wait for each other. A power of two.
 const SHARDS: usize = 64;
 
-type Queues = HashMap<GroupKey, Pending>;
+/// See the module.
+pub struct Feed {
+    /// Set once at start: followers need the store, and the store needs this feed.
+    lines: OnceLock<Vec<Arc<Line>>>,
+    runtime: tokio::runtime::Handle,
+    pending_max: usize,
+    metrics: Arc<Metrics>,
+}
+
+/// The way to one follower.
+struct Line {
+    follower: Arc<dyn Follower>,
+    /// Groups that a task is delivering for, with what is still to deliver.
+    shards: Vec<Mutex<HashMap<GroupKey, Pending>>>,
+    hasher: DefaultHashBuilder,
+    /// Most changes of one group that wait. Beyond it they are dropped, and the follower is told.
+    pending_max: usize,
+    metrics: Arc<Metrics>,
+}
 
 #[derive(Default)]
 struct Pending {
     changes: Vec<Arc<Change>>,
-    has_missed: bool,
+    missed: Option<Missed>,
 }
 
-/// See the module.
-pub struct Feed {
-    /// Groups that a task is delivering for, with what is still to deliver.
-    shards: Vec<Mutex<Queues>>,
-    hasher: DefaultHashBuilder,
-    /// Set once at start: followers need the store, and the store needs this feed.
-    followers: OnceLock<Vec<Arc<dyn Follower>>>,
-    runtime: tokio::runtime::Handle,
-    /// Most changes of one group that wait for delivery. Beyond it they are dropped, and every follower is told.
-    pending_max: usize,
-    /// Gives the delivering tasks a handle on this feed.
-    this: std::sync::Weak<Self>,
+/// What was dropped.
+#[derive(Clone, Copy, Default)]
+struct Missed {
+    events: bool,
 }
 
 impl Feed {
     /// A feed whose deliveries run on `runtime`. Nothing is delivered before [`Feed::start`].
-    pub fn new(runtime: tokio::runtime::Handle, pending_max: usize) -> Arc<Self> {
-        Arc::new_cyclic(|this| Self {
-            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
-            hasher: DefaultHashBuilder::default(),
-            followers: OnceLock::new(),
+    pub fn new(
+        runtime: tokio::runtime::Handle,
+        pending_max: usize,
+        metrics: Arc<Metrics>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            lines: OnceLock::new(),
             runtime,
             pending_max,
-            this: this.clone(),
+            metrics,
         })
     }
 
     /// Names those who follow the changes. Only the first call counts.
     pub fn start(&self, followers: Vec<Arc<dyn Follower>>) {
+        let lines = followers
+            .into_iter()
+            .map(|follower| Arc::new(Line::new(follower, self.pending_max, self.metrics.clone())));
         // A second call is a fault of the composition; the first followers stay.
-        let _ = self.followers.set(followers);
+        let _ = self.lines.set(lines.collect());
     }
 
-    fn followers(&self) -> &[Arc<dyn Follower>] {
-        self.followers.get().map_or(&[], Vec::as_slice)
+    fn lines(&self) -> &[Arc<Line>] {
+        self.lines.get().map_or(&[], Vec::as_slice)
+    }
+}
+
+impl ChangeSink for Feed {
+    fn demand(&self, group: &GroupKey) -> Demand {
+        let mut lines = self.lines().iter();
+        if lines.any(|line| line.follower.interest(group.as_ref()) == Interest::Values) {
+            Demand::Values
+        } else {
+            Demand::Ops
+        }
     }
 
-    fn shard(&self, group: GroupRef<'_>) -> &Mutex<Queues> {
+    fn publish(&self, group: &GroupKey, change: Arc<Change>, _old: Option<&Json>) {
+        self.metrics.changes.of((&change.kind).into()).inc();
+        self.metrics.timestamp_lead.note(change.timestamp);
+        for line in self.lines() {
+            if line.follower.interest(group.as_ref()) != Interest::None
+                && line.queue(group, change.clone())
+            {
+                // At the end of the writer's turn: what it writes together is delivered together.
+                at_end_of_turn(Waker::from(Arc::new(Start {
+                    runtime: self.runtime.clone(),
+                    line: line.clone(),
+                    group: group.clone(),
+                })));
+            }
+        }
+    }
+}
+
+/// Starts the task that delivers what is pending in a group.
+struct Start {
+    runtime: tokio::runtime::Handle,
+    line: Arc<Line>,
+    group: GroupKey,
+}
+
+impl Wake for Start {
+    fn wake(self: Arc<Self>) {
+        self.runtime
+            .spawn(self.line.clone().deliver(self.group.clone()));
+    }
+}
+
+impl Line {
+    fn new(follower: Arc<dyn Follower>, pending_max: usize, metrics: Arc<Metrics>) -> Self {
+        Self {
+            follower,
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            hasher: DefaultHashBuilder::default(),
+            pending_max,
+            metrics,
+        }
+    }
+
+    fn shard(&self, group: GroupRef<'_>) -> &Mutex<HashMap<GroupKey, Pending>> {
         let hash = self.hasher.hash_one(group) >> 48;
         &self.shards[hash as usize % SHARDS]
+    }
+
+    /// Queues a change. Whether a task must be started to deliver it.
+    fn queue(&self, group: &GroupKey, change: Arc<Change>) -> bool {
+        let mut queues = self.shard(group.as_ref()).lock();
+        if let Some(pending) = queues.get_mut(group) {
+            if self.pending_max <= pending.changes.len() {
+                self.metrics
+                    .feed_dropped
+                    .inc_by(pending.changes.len() as u64);
+                pending.drop_all();
+            }
+            pending.changes.push(change);
+            return false;
+        }
+        let pending = Pending {
+            changes: vec![change],
+            missed: None,
+        };
+        queues.insert(group.clone(), pending);
+        true
     }
 
     /// Delivers everything pending in a group until nothing is.
@@ -84,60 +191,29 @@ impl Feed {
             let pending = {
                 let mut queues = self.shard(group.as_ref()).lock();
                 match queues.get_mut(&group) {
-                    Some(pending) if !pending.changes.is_empty() || pending.has_missed => {
-                        std::mem::take(pending)
-                    }
+                    Some(pending) if !pending.changes.is_empty() => std::mem::take(pending),
                     _ => {
                         queues.remove(&group);
                         return;
                     }
                 }
             };
-            for follower in self.followers() {
-                if pending.has_missed {
-                    follower.missed(&group);
-                }
-                if follower.follows(group.as_ref()) {
-                    follower.deliver(&group, &pending.changes);
-                }
+            if let Some(Missed { events }) = pending.missed {
+                self.follower.missed(&group, events);
             }
+            self.follower.deliver(&group, &pending.changes).await;
             tokio::task::yield_now().await;
         }
     }
 }
 
-impl ChangeSink for Feed {
-    fn demand(&self, _: &GroupKey) -> Demand {
-        Demand::Values
-    }
-
-    fn publish(&self, group: &GroupKey, change: Arc<Change>, _old: Option<&Json>) {
-        if !self
-            .followers()
+impl Pending {
+    fn drop_all(&mut self) {
+        let missed = self.missed.get_or_insert_default();
+        missed.events |= self
+            .changes
             .iter()
-            .any(|follower| follower.follows(group.as_ref()))
-        {
-            return;
-        }
-        let mut queues = self.shard(group.as_ref()).lock();
-        if let Some(pending) = queues.get_mut(group) {
-            if self.pending_max <= pending.changes.len() {
-                pending.changes.clear();
-                pending.has_missed = true;
-            }
-            pending.changes.push(change);
-            return;
-        }
-        queues.insert(
-            group.clone(),
-            Pending {
-                changes: vec![change],
-                has_missed: false,
-            },
-        );
-        drop(queues);
-        if let Some(feed) = self.this.upgrade() {
-            self.runtime.spawn(feed.deliver(group.clone()));
-        }
+            .any(|change| matches!(change.kind, Kind::Event { .. }));
+        self.changes.clear();
     }
 }

@@ -4,6 +4,7 @@
 //! reads its input, [`store`] carries it out with the core, [`feed`] takes the change, [`hub`] sends it to
 //! [`subscriber`]s, and [`engine`]'s triggers call functions again. [`server`] puts all of them together.
 
+pub mod admin;
 pub mod auth;
 pub mod channel;
 pub mod cli;
@@ -14,6 +15,8 @@ pub mod engine;
 pub mod feed;
 pub mod hub;
 pub mod introspection;
+pub mod lifecycle;
+pub mod metrics;
 pub mod server;
 pub mod socket;
 pub mod state;

@@ -1,5 +1,9 @@
 //! The composition: the one place that knows every concrete part, puts them together, and listens.
 
+mod drain;
+mod readings;
+
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,25 +13,28 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
+use drain::Peers;
+use readings::Sources;
+
+use crate::admin;
 use crate::auth::Auth;
 use crate::channel::{self, Channels};
-use crate::config::{Config, StoreConfig};
-use crate::door::{SubscriberDoor, WorkerDoor, accept_subscribers, accept_workers};
+use crate::config::{AdminConfig, Config, StoreConfig};
+use crate::door::{DoorContext, SubscriberDoor, WorkerDoor, accept_subscribers, accept_workers};
 use crate::engine::{
     Call, Immediate, JoinTriggers, LaneContext, LeaveTriggers, Notices, Registry, StateTriggers,
     StreamTriggers, TriggerType, Triggers, Waiting,
 };
-use crate::feed::Feed;
+use crate::feed::{Feed, Follower, Interest};
 use crate::hub::Hub;
 use crate::introspection::{self, Directory};
+use crate::lifecycle::Lifecycle;
+use crate::metrics::Metrics;
 use crate::state;
 use crate::store::{MemoryStore, Store};
 use crate::stream::{self, CustomStorage};
 use crate::subscriber::Subscribers;
 use crate::worker::Workers;
-
-/// How long each step of a stop may take.
-const STOP_TIME_MAX: Duration = Duration::from_secs(6);
 
 /// How long changes of the set of functions are gathered before they are told.
 const FUNCTIONS_CHANGED_PAUSE: Duration = Duration::from_millis(100);
@@ -60,21 +67,20 @@ pub enum StartError {
 pub struct Server {
     workers_listener: TcpListener,
     subscribers_listener: TcpListener,
+    /// `None` where its port was taken and nobody had asked for that port.
+    admin_listener: Option<TcpListener>,
+    drain_window: Duration,
     parts: Parts,
 }
 
 struct Parts {
-    workers: Arc<Workers>,
-    subscribers: Arc<Subscribers>,
-    hub: Arc<Hub>,
-    store: Arc<MemoryStore>,
     state_store: Arc<MemoryStore>,
-    waiting: Waiting,
     registry: Arc<Registry>,
     directory: Arc<Directory>,
     functions_available: Arc<Notices>,
     worker_door: WorkerDoor,
     subscriber_door: SubscriberDoor,
+    sources: Arc<Sources>,
 }
 
 impl Server {
@@ -95,9 +101,12 @@ impl Server {
             config.subscribers.port,
         )
         .await?;
+        let admin_listener = listen_admin(&config.admin).await?;
         Ok(Self {
             workers_listener,
             subscribers_listener,
+            admin_listener,
+            drain_window: config.drain_window,
             parts: Parts::new(config),
         })
     }
@@ -116,57 +125,78 @@ impl Server {
         self.subscribers_listener.local_addr()
     }
 
+    /// Where the admin listener is; `None` where there is none.
+    ///
+    /// Errors: what the system says of the socket.
+    pub fn admin_addr(&self) -> std::io::Result<Option<SocketAddr>> {
+        self.admin_listener
+            .as_ref()
+            .map(TcpListener::local_addr)
+            .transpose()
+    }
+
     /// Serves until `stop` is ready, then closes all connections.
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let Self {
             workers_listener,
             subscribers_listener,
+            admin_listener,
+            drain_window,
             parts,
         } = self;
-        let hub = parts.hub.clone();
-        let store = parts.store.clone();
-        let mut tasks = JoinSet::new();
+        let Sources {
+            lifecycle,
+            metrics,
+            workers,
+            subscribers,
+            hub,
+            store,
+            waiting,
+            ..
+        } = &*parts.sources;
+        // What goes on until the end.
+        let mut background = JoinSet::new();
         let expiring = store.clone();
-        tasks.spawn(async move { expiring.run_expiry().await });
-        tasks.spawn(async move {
-            store
-                .run_forgetting(|group| crate::feed::Follower::follows(&*hub, group))
+        background.spawn(async move { expiring.run_expiry().await });
+        let (forgetting, hub) = (store.clone(), hub.clone());
+        background.spawn(async move {
+            forgetting
+                .run_forgetting(|group| hub.interest(group) != Interest::None)
                 .await;
         });
         let state_store = parts.state_store.clone();
-        tasks.spawn(async move {
+        background.spawn(async move {
             // Scopes have no subscribers.
             state_store.run_forgetting(|_| false).await;
         });
         let channels = parts.worker_door.channels.clone();
-        tasks.spawn(async move { channels.run_sweep().await });
-        tasks.spawn(announce_functions(
+        background.spawn(async move { channels.run_sweep().await });
+        background.spawn(announce_functions(
             parts.registry,
             parts.directory,
             parts.functions_available,
         ));
-        tasks.spawn(accept_workers(workers_listener, parts.worker_door.clone()));
-        tasks.spawn(accept_subscribers(
+        if let Some(listener) = admin_listener {
+            let inspect = parts.sources.clone();
+            background.spawn(admin::serve(listener, inspect, metrics.clone()));
+        }
+        let mut doors = JoinSet::new();
+        doors.spawn(accept_workers(workers_listener, parts.worker_door));
+        doors.spawn(accept_subscribers(
             subscribers_listener,
-            parts.subscriber_door.clone(),
+            parts.subscriber_door,
         ));
         stop.await;
-        tasks.shutdown().await;
-        // Subscribers first: the ends of their subscriptions are told to workers, which must still be there then.
-        parts.subscribers.close_all();
-        until("subscribers complete their close handshakes", || {
-            parts.subscribers.is_empty()
-        })
-        .await;
-        until("triggers are handed to workers", || {
-            parts.waiting.count() == 0
-        })
-        .await;
-        parts.workers.close_all();
-        until("workers complete their close handshakes", || {
-            parts.workers.is_empty()
-        })
-        .await;
+        lifecycle.begin_draining();
+        doors.shutdown().await;
+        let peers = Peers {
+            subscribers,
+            workers,
+            waiting,
+        };
+        drain::drain(peers, drain_window).await;
+        // The admin listener is the last to end, so that a stop can be watched.
+        background.shutdown().await;
     }
 }
 
@@ -174,8 +204,15 @@ impl Parts {
     fn new(config: &Config) -> Self {
         let runtime = tokio::runtime::Handle::current();
         let bounds = config.bounds;
-        let registry = Arc::new(Registry::new(Uuid::new_v4().to_string().into()));
-        let feed = Feed::new(runtime.clone(), bounds.feed_pending_max);
+        let metrics = Arc::new(Metrics::default());
+        let lifecycle = Arc::new(Lifecycle::default());
+        let context = DoorContext {
+            lifecycle: lifecycle.clone(),
+            metrics: metrics.clone(),
+        };
+        let server_id = Uuid::new_v4().to_string();
+        let registry = Arc::new(Registry::new(server_id.into(), metrics.clone()));
+        let feed = Feed::new(runtime.clone(), bounds.feed_pending_max, metrics.clone());
         let store = Arc::new(MemoryStore::new(
             &new_epoch(),
             feed.clone(),
@@ -183,7 +220,7 @@ impl Parts {
             bounds.history_total_bytes_max,
         ));
         let shared_store: Arc<dyn Store> = store.clone();
-        let hub = Arc::new(Hub::new(bounds.join_held_max));
+        let hub = Arc::new(Hub::new(bounds.join_held_max, metrics.clone()));
         let waiting = Waiting::default();
         let lanes = LaneContext {
             registry: registry.clone(),
@@ -192,6 +229,7 @@ impl Parts {
             open_max: bounds.trigger_open_max,
             queue_max: bounds.trigger_queue_max,
             waiting: waiting.clone(),
+            metrics: metrics.clone(),
         };
         let stream_triggers = Arc::new(StreamTriggers::new(lanes.clone()));
         feed.start(vec![hub.clone(), stream_triggers.clone()]);
@@ -264,6 +302,7 @@ impl Parts {
             triggers.clone(),
             workers_available,
             config.workers.limits,
+            metrics.clone(),
         ));
         let describing = workers.clone();
         registry.register_builtin(
@@ -279,12 +318,14 @@ impl Parts {
             workers: workers.clone(),
             channels,
             token,
+            context: context.clone(),
         };
         let subscribers = Arc::new(Subscribers::new(
             hub.clone(),
             custom,
             joins,
             leaves,
+            metrics.clone(),
             config.subscribers.limits,
         ));
         let auth = Arc::new(Auth::new(
@@ -297,19 +338,27 @@ impl Parts {
         let subscriber_door = SubscriberDoor {
             subscribers: subscribers.clone(),
             auth,
+            context,
         };
-        Self {
+        let sources = Arc::new(Sources {
+            lifecycle,
+            metrics,
             workers,
             subscribers,
             hub,
             store,
-            state_store,
+            history_bytes_max: bounds.history_total_bytes_max,
+            store_config: config.store.clone(),
             waiting,
+        });
+        Self {
+            state_store,
             registry,
             directory,
             functions_available,
             worker_door,
             subscriber_door,
+            sources,
         }
     }
 }
@@ -333,18 +382,6 @@ async fn announce_functions(
     }
 }
 
-/// Waits until something is done, but not for ever.
-async fn until(what: &str, is_done: impl Fn() -> bool) {
-    let done = async {
-        while !is_done() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    if tokio::time::timeout(STOP_TIME_MAX, done).await.is_err() {
-        tracing::warn!("stopping without waiting longer until {what}");
-    }
-}
-
 async fn listen(purpose: &'static str, host: &str, port: u16) -> Result<TcpListener, StartError> {
     TcpListener::bind((host, port))
         .await
@@ -354,4 +391,23 @@ async fn listen(purpose: &'static str, host: &str, port: u16) -> Result<TcpListe
             port,
             source,
         })
+}
+
+/// Listens where the configuration says, or on the port that is the admin listener's where it says nothing: then another
+/// server on this machine may have it, which is no reason not to start.
+async fn listen_admin(config: &AdminConfig) -> Result<Option<TcpListener>, StartError> {
+    let port = config.port.unwrap_or(AdminConfig::PORT);
+    match listen("the admin listener", &config.host, port).await {
+        Ok(listener) => Ok(Some(listener)),
+        Err(StartError::Listen { source, .. })
+            if config.port.is_none() && source.kind() == ErrorKind::AddrInUse =>
+        {
+            tracing::warn!(
+                "{}:{port} is taken, so there is no admin listener: set `admin_port`, 0 takes any free port",
+                config.host
+            );
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
 }

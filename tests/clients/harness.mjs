@@ -6,7 +6,7 @@
 import { spawn } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { get } from 'node:http';
+import { get, request } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join as joinPath } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -68,7 +68,7 @@ export async function startServer({ stream = {}, manager = {} } = {}) {
   const folder = await mkdtemp(joinPath(tmpdir(), 'iii-stream-clients-'));
   const config = joinPath(folder, 'config.yaml');
   const entry = (name, body) => `- name: ${name}\n  config:\n${yaml(body, '    ')}`;
-  await writeFile(config, entry('iii-stream', { port: 0, host: '127.0.0.1', adapter: IN_MEMORY, ...stream })
+  await writeFile(config, entry('iii-stream', { port: 0, host: '127.0.0.1', admin_port: 0, adapter: IN_MEMORY, ...stream })
     + entry('iii-worker-manager', { port: 0, host: '127.0.0.1', ...manager }));
 
   const child = spawn(serverBinary(), ['--config', config], {
@@ -76,7 +76,7 @@ export async function startServer({ stream = {}, manager = {} } = {}) {
   });
   const server = new Server(child, folder);
   try {
-    await within(server.listening, 'the server to print both addresses', { server });
+    await within(server.listening, 'the server to print its addresses', { server });
   } catch (error) {
     await server.stop().catch(() => {});
     throw error;
@@ -109,7 +109,9 @@ class Server {
       this.#output += text;
       this.workers ??= /^\s*workers\s+(ws:\/\/\S+)/m.exec(this.#output)?.[1];
       this.subscribers ??= /^\s*subscribers\s+(ws:\/\/\S+)/m.exec(this.#output)?.[1];
-      if (this.workers && this.subscribers) listening.resolve();
+      this.admin ??= /^\s*admin\s+(http:\/\/\S+)/m.exec(this.#output)?.[1];
+      // An empty line follows the addresses; there may be no admin listener.
+      if (this.workers && this.subscribers && /\n\n/.test(this.#output)) listening.resolve();
     });
     child.stderr.setEncoding('utf8').on('data', (text) => {
       this.#log = (this.#log + text).slice(-LOG_BYTES_KEPT);
@@ -175,9 +177,48 @@ class Server {
     return client;
   }
 
+  /** A request to the admin listener: `{ status, headers, body }`. */
+  page(path, { method = 'GET', base = this.admin } = {}) {
+    const answer = deferred();
+    const asking = request(base + path, { method, agent: false }, (response) => {
+      let body = '';
+      response.setEncoding('utf8').on('data', (text) => { body += text; }).on('end', () => {
+        answer.resolve({ status: response.statusCode, headers: response.headers, body });
+      });
+    });
+    asking.on('error', answer.reject).end();
+    return this.within(answer.promise, `${method} ${path}`);
+  }
+
+  /** The samples of `/metrics`, as numbers by name and labels: `iii_stream_connections{port="workers"}`. */
+  async metrics() {
+    const { body } = await this.page('/metrics');
+    const samples = body.split('\n').filter((line) => line !== '' && !line.startsWith('#')).map((line) => {
+      const [, name, value] = /^(.*) (\S+)$/.exec(line);
+      return [name, Number(value)];
+    });
+    return Object.fromEntries(samples);
+  }
+
+  /** Sends the process a signal that it is expected to end by; `terminate` does that and waits. */
+  signal(name) {
+    this.#stopping = true;
+    this.#child.kill(name);
+  }
+
+  /** Resolves with `{ code, signal }` when the process has ended. */
+  ended() {
+    return within(this.#exited.promise, 'the server to end', { server: this });
+  }
+
+  /** Everything that the server has logged of late. */
+  get log() {
+    return this.#log;
+  }
+
   /** Ends the server by SIGTERM while its clients are connected; it must end with 0. */
   async terminate() {
-    if (!this.alive) return this.died;
+    if (!this.alive && !this.#stopping) return this.died;
     this.#stopping = true;
     this.#child.kill('SIGTERM');
     try {

@@ -141,7 +141,7 @@ test('a subscriber that does not read delays nobody and is told that it missed s
 });
 
 test('a subscriber that does not read but keeps sending gives its place up', async () => {
-  const server = await bounded({ stream: { queue_bytes_max: 256 * 1024 } });
+  const server = await bounded({ stream: { queue_bytes_max: 256 * 1024, blocked_timeout_ms: 1500 } });
   const peer = await server.peer();
   const socket = await deaf(server, server.subscribers, JSON.stringify({ type: 'join', data: { subscriptionId: 's', streamName: 'limits', groupId: 'deaf' } }));
   const closed = deferred();

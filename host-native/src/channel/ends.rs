@@ -8,26 +8,39 @@ use hyper_tungstenite::{HyperWebsocket, HyperWebsocketStream};
 use tokio_tungstenite::tungstenite::Message;
 
 use super::table::{End, ReadEnd, WriteEnd};
-use crate::socket::{CloseCode, Connection, Incoming, Limits, Outbox};
+use crate::socket::{CloseCode, Connection, Incoming, Limits};
 
 /// How long the reader's client may take to close after the last message.
 const CLOSE_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// Serves one end until it is over.
 pub async fn serve(socket: HyperWebsocket, end: End, limits: Limits) {
-    let Ok(mut socket) = socket.await else { return };
     match end {
-        End::Write(end) => write(Connection::new(socket, limits), end).await,
-        End::Read(end) => read(socket, end, limits).await,
-        End::Taken => drop(socket.close(None).await),
+        End::Write(end) => {
+            if let Ok(connection) = Connection::open(socket, limits).await {
+                write(connection, end).await;
+            }
+        }
+        End::Read(end) => {
+            if let Ok(socket) = socket.await {
+                read(socket, end, limits).await;
+            }
+        }
+        End::Taken => {
+            if let Ok(mut socket) = socket.await {
+                // The client is told that there is nothing for it; if it is gone, so be it.
+                let _ = socket.close(None).await;
+            }
+        }
     }
 }
 
 async fn write(mut connection: Connection, end: WriteEnd) {
-    // Nothing is ever sent to the writer but pings and the close.
-    let outbox = Outbox::new(0);
-    while let Ok(incoming) = connection.next(&outbox).await {
+    let outbox = connection.outbox().clone();
+    while let Ok(incoming) = connection.next().await {
         let message = match incoming {
+            // Nothing is ever sent to the writer but pings and the close.
+            Incoming::Room => continue,
             Incoming::Text(text) => Message::Text(text),
             Incoming::Binary(bytes) => Message::Binary(bytes),
         };

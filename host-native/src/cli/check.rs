@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::Failure;
-use crate::config::{Config, StoreConfig};
+use crate::config::{AdminConfig, Config, StoreConfig};
 
 pub(super) fn run(path: Option<&Path>) -> Result<(), Failure> {
     let config = match path {
@@ -20,6 +20,13 @@ pub(super) fn run(path: Option<&Path>) -> Result<(), Failure> {
     println!(
         "subscribers  {}:{}",
         config.subscribers.host, config.subscribers.port
+    );
+    println!(
+        "admin        {}:{}{}",
+        config.admin.host,
+        config.admin.port.unwrap_or(AdminConfig::PORT),
+        // Somebody else on this machine may have the default port.
+        config.admin.port.map_or(", if it is free", |_| "")
     );
     println!(
         "auth         {}",

@@ -31,16 +31,27 @@ pub(super) async fn run(path: Option<&Path>) -> Result<(), Failure> {
     let mut terminate = signal(SignalKind::terminate())?;
     let server = Server::bind(&config).await?;
     greet(&config, &server)?;
+    let mut next_signal = async move || {
+        tokio::select! {
+            _ = interrupt.recv() => SignalKind::interrupt(),
+            _ = terminate.recv() => SignalKind::terminate(),
+        }
+    };
     server
         .run(async move {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-            tracing::info!("stopping");
+            next_signal().await;
+            tracing::info!("stopping; a second signal ends at once");
+            tokio::spawn(async move { end_at_once(next_signal().await) });
         })
         .await;
+    tracing::info!("stopped");
     Ok(())
+}
+
+/// Ends the process without a word to anybody, as the shell tells of a process that a signal has ended.
+fn end_at_once(signal: SignalKind) {
+    tracing::warn!("a second signal: ending at once, connections break");
+    std::process::exit(128 + signal.as_raw_value());
 }
 
 fn start_log() {
@@ -78,7 +89,7 @@ fn program() -> String {
     below.unwrap_or(called)
 }
 
-/// Says what runs where. The lines for `workers` and `subscribers` are read by tools.
+/// Says what runs where. The lines for `workers`, `subscribers` and `admin` are read by tools.
 fn greet(config: &Config, server: &Server) -> Result<(), Failure> {
     let store = match config.store {
         StoreConfig::Memory => "MEMORY ONLY: everything is lost when this process ends",
@@ -89,6 +100,9 @@ fn greet(config: &Config, server: &Server) -> Result<(), Failure> {
     writeln!(out, "iii-stream {}", env!("CARGO_PKG_VERSION"))?;
     writeln!(out, "  workers      ws://{}", server.workers_addr()?)?;
     writeln!(out, "  subscribers  ws://{}", server.subscribers_addr()?)?;
+    if let Some(addr) = server.admin_addr()? {
+        writeln!(out, "  admin        http://{addr}")?;
+    }
     writeln!(out, "  store        {store}")?;
     writeln!(out)?;
     let program = program();

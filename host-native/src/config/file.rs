@@ -28,6 +28,9 @@ pub(super) struct Entries {
 pub struct StreamEntry {
     pub(super) port: Option<u16>,
     pub(super) host: Option<String>,
+    pub(super) admin_port: Option<u16>,
+    pub(super) admin_host: Option<String>,
+    pub(super) drain_window_ms: Option<Placed>,
     pub(super) auth_function: Option<String>,
     pub(super) auth_timeout_ms: Option<Placed>,
     pub(super) require_context: Option<bool>,
@@ -56,6 +59,7 @@ pub struct StreamEntry {
     pub(super) message_bytes_max: Option<Placed>,
     pub(super) ping_interval_ms: Option<Placed>,
     pub(super) idle_timeout_ms: Option<Placed>,
+    pub(super) blocked_timeout_ms: Option<Placed>,
 }
 
 /// What a join guard that fails means.
@@ -81,22 +85,27 @@ pub struct PortEntry {
     pub(super) message_bytes_max: Option<Placed>,
     pub(super) ping_interval_ms: Option<Placed>,
     pub(super) idle_timeout_ms: Option<Placed>,
+    pub(super) blocked_timeout_ms: Option<Placed>,
 }
 
 /// What both ports bound in each connection.
 #[derive(Clone, Debug)]
 pub(super) struct Bounds {
     pub(super) message_bytes_max: Option<Placed>,
+    pub(super) queue_bytes_max: Option<Placed>,
     pub(super) ping_interval_ms: Option<Placed>,
     pub(super) idle_timeout_ms: Option<Placed>,
+    pub(super) blocked_timeout_ms: Option<Placed>,
 }
 
 impl StreamEntry {
     pub(super) fn bounds(&self) -> Bounds {
         Bounds {
             message_bytes_max: self.message_bytes_max.clone(),
+            queue_bytes_max: self.queue_bytes_max.clone(),
             ping_interval_ms: self.ping_interval_ms.clone(),
             idle_timeout_ms: self.idle_timeout_ms.clone(),
+            blocked_timeout_ms: self.blocked_timeout_ms.clone(),
         }
     }
 
@@ -136,8 +145,10 @@ impl PortEntry {
     pub(super) fn bounds(&self) -> Bounds {
         Bounds {
             message_bytes_max: self.message_bytes_max.clone(),
+            queue_bytes_max: self.queue_bytes_max.clone(),
             ping_interval_ms: self.ping_interval_ms.clone(),
             idle_timeout_ms: self.idle_timeout_ms.clone(),
+            blocked_timeout_ms: self.blocked_timeout_ms.clone(),
         }
     }
 }
@@ -485,6 +496,10 @@ mod tests {
                 "- name: iii-stream\n  config:\n    ping_interval_ms: 0\n",
                 "stream.yaml:3:23: `ping_interval_ms` is 0, allowed are 1 to 86400000 milliseconds",
             ),
+            (
+                "- name: iii-stream\n  config:\n    drain_window_ms: 86400001\n",
+                "stream.yaml:3:22: `drain_window_ms` is 86400001, allowed are 0 to 86400000 milliseconds",
+            ),
         ];
         for (text, expected) in cases {
             assert_eq!(
@@ -525,6 +540,18 @@ mod tests {
             "{:?}",
             config.warnings
         );
+    }
+
+    #[test]
+    fn an_admin_port_is_wanted_only_where_it_is_named() {
+        let admin = |keys: &str| {
+            let text = format!("- name: iii-stream\n  config: {{ host: 127.0.0.1{keys} }}\n");
+            let config = read(&text).expect("a configuration");
+            (config.admin.port, config.warnings.len())
+        };
+        assert_eq!(admin(""), (None, 0));
+        assert_eq!(admin(", admin_port: 3113"), (Some(3_113), 0));
+        assert_eq!(admin(", admin_host: 0.0.0.0"), (None, 1));
     }
 
     #[test]

@@ -22,6 +22,10 @@ pub struct Config {
     pub workers: WorkerPortConfig,
     /// The subscriber port.
     pub subscribers: SubscriberPortConfig,
+    /// The admin listener.
+    pub admin: AdminConfig,
+    /// Over how much time a stop spreads the closes of subscribers; zero closes all at once.
+    pub drain_window: Duration,
     /// Who may subscribe.
     pub auth: AuthConfig,
     /// How `stream:join` triggers decide.
@@ -75,6 +79,20 @@ pub struct SubscriberPortConfig {
     pub port: u16,
     /// Bounds.
     pub limits: SubscriberLimits,
+}
+
+/// The admin listener: health, readiness, metrics.
+#[derive(Clone, Debug)]
+pub struct AdminConfig {
+    /// Where to listen.
+    pub host: String,
+    /// Where to listen; 0 takes any free port. `None`: [`AdminConfig::PORT`] if it is free, else nowhere.
+    pub port: Option<u16>,
+}
+
+impl AdminConfig {
+    /// Where the admin listener is, unless somebody said otherwise.
+    pub const PORT: u16 = 3_113;
 }
 
 /// Who may subscribe.
@@ -212,10 +230,14 @@ impl Config {
         const STREAM: Defaults = Defaults {
             message_bytes_max: MIB,
             read_buffer_bytes: 4 * KIB,
+            queue_bytes_max: MIB,
+            blocked_ms: 30_000,
         };
         const WORKER: Defaults = Defaults {
             message_bytes_max: 64 * MIB,
-            read_buffer_bytes: 16 * KIB,
+            read_buffer_bytes: 64 * KIB,
+            queue_bytes_max: 256 * MIB,
+            blocked_ms: 60_000,
         };
         let mut warnings = Vec::new();
         let subscriber_limits = SubscriberLimits {
@@ -237,7 +259,6 @@ impl Config {
                 stream.subscriptions_max.as_ref(),
                 10_000,
             )?,
-            queue_bytes_max: count("queue_bytes_max", stream.queue_bytes_max.as_ref(), MIB)?,
         };
         let worker_limits = WorkerLimits {
             connection: limits(&port.bounds(), &WORKER)?,
@@ -248,7 +269,6 @@ impl Config {
                 port.calls_in_flight_max.as_ref(),
                 16_384,
             )?,
-            queue_bytes_max: count("queue_bytes_max", port.queue_bytes_max.as_ref(), 256 * MIB)?,
             invocation_time_max: time(
                 "invocation_timeout_ms",
                 port.invocation_timeout_ms.as_ref(),
@@ -257,16 +277,27 @@ impl Config {
         };
         let store = stream.store(&mut warnings);
         let host = stream.host.clone().unwrap_or_else(|| "0.0.0.0".to_owned());
-        let is_loopback = host == "localhost"
-            || host
-                .parse()
-                .is_ok_and(|ip: std::net::IpAddr| ip.is_loopback());
-        if stream.auth_function.is_none() && !is_loopback {
+        if stream.auth_function.is_none() && !is_loopback(&host) {
             warnings.push(format!(
                 "subscribers on {host} need no permission to read: set `auth_function`, or `host: 127.0.0.1`"
             ));
         }
+        let admin = AdminConfig {
+            host: stream
+                .admin_host
+                .clone()
+                .unwrap_or_else(|| "127.0.0.1".to_owned()),
+            port: stream.admin_port,
+        };
+        if !is_loopback(&admin.host) {
+            warnings.push(format!(
+                "the admin listener on {} shows health and metrics to whoever reaches it",
+                admin.host
+            ));
+        }
         Ok(Self {
+            admin,
+            drain_window: drain_window(stream.drain_window_ms.as_ref())?,
             workers: WorkerPortConfig {
                 host: port.host.clone().unwrap_or_else(|| "127.0.0.1".to_owned()),
                 port: port.port.unwrap_or(49_134),
@@ -364,6 +395,8 @@ const MIB: usize = 1_024 * KIB;
 struct Defaults {
     message_bytes_max: usize,
     read_buffer_bytes: usize,
+    queue_bytes_max: usize,
+    blocked_ms: u64,
 }
 
 struct OutOfRange {
@@ -390,13 +423,42 @@ fn limits(bounds: &file::Bounds, defaults: &Defaults) -> Result<Limits, OutOfRan
             defaults.message_bytes_max,
         )?,
         read_buffer_bytes: defaults.read_buffer_bytes,
+        queue_bytes_max: count(
+            "queue_bytes_max",
+            bounds.queue_bytes_max.as_ref(),
+            defaults.queue_bytes_max,
+        )?,
         ping_interval: time("ping_interval_ms", bounds.ping_interval_ms.as_ref(), 25_000)?,
         idle_time_max: time("idle_timeout_ms", bounds.idle_timeout_ms.as_ref(), 60_000)?,
+        blocked_time_max: time(
+            "blocked_timeout_ms",
+            bounds.blocked_timeout_ms.as_ref(),
+            defaults.blocked_ms,
+        )?,
     })
 }
 
 fn handshake(value: Option<&Placed>) -> Result<Duration, OutOfRange> {
     time("handshake_timeout_ms", value, 10_000)
+}
+
+fn is_loopback(host: &str) -> bool {
+    host == "localhost"
+        || host
+            .parse()
+            .is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
+}
+
+fn drain_window(value: Option<&Placed>) -> Result<Duration, OutOfRange> {
+    const KEY: &str = "drain_window_ms";
+    match value {
+        // No window: all at once.
+        Some(value) if value.value == 0 => Ok(Duration::ZERO),
+        value => time(KEY, value, 5_000).map_err(|out_of_range| OutOfRange {
+            allowed: "0 to 86400000 milliseconds",
+            ..out_of_range
+        }),
+    }
 }
 
 fn time(

@@ -9,8 +9,9 @@ use hyper::header::AUTHORIZATION;
 use hyper::{Request, StatusCode, Uri};
 use tokio::net::TcpListener;
 
-use super::{HttpResponse, Permit, Room, accept, not_found};
+use super::{DoorContext, HttpResponse, Permit, Room, accept, not_found};
 use crate::channel::{self, Channels, Direction};
+use crate::metrics::Port;
 use crate::socket::{self, Refused};
 use crate::worker::{self, Workers};
 
@@ -23,17 +24,25 @@ pub struct WorkerDoor {
     pub channels: Arc<Channels>,
     /// What workers must show.
     pub token: Option<Arc<str>>,
+    /// Who may come in at all, and where they are counted.
+    pub context: DoorContext,
 }
 
 /// Serves the port until dropped.
 pub async fn accept_workers(listener: TcpListener, door: WorkerDoor) {
     let limits = door.workers.limits;
-    let room = Room::new(limits.connections_max, limits.connections_max);
+    let room = Room::new(
+        Port::Workers,
+        door.context.metrics.clone(),
+        limits.connections_max,
+        limits.connections_max,
+    );
     accept(listener, room, |stream, addr, permit| {
         let door = door.clone();
         async move {
-            socket::serve_http(stream, limits.handshake_time_max, |request| {
-                let answer = answer_worker(request, addr, &door, &permit);
+            socket::serve_http(stream, limits.handshake_time_max, |request, _| {
+                let answer = answer_worker(request, addr, &door, &permit)
+                    .unwrap_or_else(|refused| door.context.refuse(Port::Workers, &refused));
                 async { answer }
             })
             .await;
@@ -47,9 +56,10 @@ fn answer_worker(
     addr: SocketAddr,
     door: &WorkerDoor,
     permit: &Permit,
-) -> HttpResponse {
+) -> Result<HttpResponse, Refused> {
+    door.context.check_open()?;
     let Some(purpose) = Purpose::of(request.uri()) else {
-        return socket::refuse(&not_found(
+        return Err(not_found(
             "workers connect to /, telemetry to /otel, channels to /ws/channels/{id}",
         ));
     };
@@ -58,23 +68,17 @@ fn answer_worker(
         && !matches!(purpose, Purpose::Channel { .. })
         && !has_bearer(&request, token)
     {
-        return socket::refuse(&Refused {
+        return Err(Refused {
             status: StatusCode::UNAUTHORIZED,
             message: "this server asks workers for a token: Authorization: Bearer …",
             retry_after_s: None,
         });
     }
     let limits = door.workers.limits.connection;
-    let (response, websocket) = match socket::upgrade(&mut request, limits) {
-        Ok(upgraded) => upgraded,
-        Err(refused) => return socket::refuse(&refused),
-    };
+    let (response, websocket) = socket::upgrade(&mut request, limits)?;
     let end = match &purpose {
         Purpose::Channel { id, key, direction } => {
-            match door.take_channel(id, key.as_deref(), *direction) {
-                Ok(end) => Some(end),
-                Err(refused) => return socket::refuse(&refused),
-            }
+            Some(door.take_channel(id, key.as_deref(), *direction)?)
         }
         Purpose::Worker | Purpose::Telemetry => None,
     };
@@ -90,7 +94,7 @@ fn answer_worker(
         }
         drop(permit);
     });
-    response
+    Ok(response)
 }
 
 /// What a connection to the worker port is for.

@@ -1,10 +1,14 @@
 //! One call of a function: what is asked, and the promise that it is answered. Knows no transport.
 
 use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Instant;
 
 use iii_stream_core::fields::Fields;
 use iii_stream_core::text::push_string;
 use tokio::sync::oneshot;
+
+use crate::metrics::FunctionCalls;
 
 /// Something that can be called.
 pub trait Function: Send + Sync {
@@ -124,6 +128,16 @@ impl Failure {
         message.unwrap_or_else(|| self.body.clone())
     }
 
+    /// The code of the error body, for counting: what workers say is counted together.
+    pub fn code(&self) -> Cow<'_, str> {
+        if !self.is_of_server {
+            return Cow::Borrowed("worker_error");
+        }
+        let fields = Fields::read(&self.body, &["code"]);
+        let code = fields.ok().and_then(|fields| fields.string(0).ok());
+        code.unwrap_or(Cow::Borrowed("unknown"))
+    }
+
     /// The error body.
     pub fn body(&self) -> &str {
         &self.body
@@ -140,17 +154,32 @@ pub trait Answer: Send {
 }
 
 /// The promise that a call is answered: dropping it answers `invocation_stopped`.
-pub struct ReplyTo(Option<Box<dyn Answer>>);
+pub struct ReplyTo {
+    answer: Option<Box<dyn Answer>>,
+    measured: Option<Measured>,
+}
+
+/// A call whose answer is counted and timed.
+struct Measured {
+    calls: Arc<FunctionCalls>,
+    since: Instant,
+}
 
 impl ReplyTo {
     /// Answers go to `answer`.
     pub fn new(answer: impl Answer + 'static) -> Self {
-        Self(Some(Box::new(answer)))
+        Self {
+            answer: Some(Box::new(answer)),
+            measured: None,
+        }
     }
 
     /// Nobody waits for the answer.
     pub fn nobody() -> Self {
-        Self(None)
+        Self {
+            answer: None,
+            measured: None,
+        }
     }
 
     /// The answer can be awaited.
@@ -159,28 +188,47 @@ impl ReplyTo {
         (Self::new(sender), Waiter(receiver))
     }
 
+    /// Counts and times the answer from now on.
+    pub fn measured(mut self, calls: Arc<FunctionCalls>) -> Self {
+        self.measured = Some(Measured {
+            calls,
+            since: Instant::now(),
+        });
+        self
+    }
+
     /// Whether anybody still waits for the answer.
     pub fn is_wanted(&self) -> bool {
-        self.0.as_ref().is_some_and(|answer| answer.is_wanted())
+        self.answer
+            .as_ref()
+            .is_some_and(|answer| answer.is_wanted())
     }
 
     /// Answers the call.
     pub fn send(mut self, result: CallResult) {
-        if let Some(answer) = self.0.take() {
-            answer.answer(result);
-        }
+        self.finish(result);
     }
 
     /// Answers the call with an error of the server.
     pub fn fail(self, code: &str, message: impl Into<Cow<'static, str>>) {
         self.send(Err(Failure::new(code, &message.into())));
     }
+
+    fn finish(&mut self, result: CallResult) {
+        if let Some(Measured { calls, since }) = self.measured.take() {
+            let code = result.as_ref().err().map(Failure::code);
+            calls.answered(since, code.as_deref());
+        }
+        if let Some(answer) = self.answer.take() {
+            answer.answer(result);
+        }
+    }
 }
 
 impl Drop for ReplyTo {
     fn drop(&mut self) {
-        if let Some(answer) = self.0.take() {
-            answer.answer(Err(Failure::invocation_stopped()));
+        if self.answer.is_some() || self.measured.is_some() {
+            self.finish(Err(Failure::invocation_stopped()));
         }
     }
 }

@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use super::call::{Call, Output, ReplyTo};
 use super::registry::Registry;
 use super::trigger::Binding;
+use crate::metrics::Metrics;
 
 /// What all lanes share.
 #[derive(Clone)]
@@ -32,6 +33,8 @@ pub struct LaneContext {
     pub queue_max: usize,
     /// How much waits in all lanes together.
     pub waiting: Waiting,
+    /// Where lost calls are counted.
+    pub metrics: Arc<Metrics>,
 }
 
 /// Counts what waits in lanes or for a handler's answer, so that a stop can wait until everything is done.
@@ -70,6 +73,7 @@ pub(super) struct Lane {
     pub(super) binding: Arc<Binding>,
     inputs: mpsc::Sender<Input>,
     waiting: Waiting,
+    metrics: Arc<Metrics>,
     lost: Mutex<u64>,
 }
 
@@ -91,6 +95,7 @@ impl Lane {
             binding: binding.clone(),
             inputs,
             waiting: context.waiting.clone(),
+            metrics: context.metrics.clone(),
             lost: Mutex::default(),
         }
     }
@@ -102,6 +107,7 @@ impl Lane {
             _place: self.waiting.enter(),
         };
         if self.inputs.try_send(input).is_err() {
+            self.metrics.trigger_calls_lost.inc();
             let mut lost = self.lost.lock();
             *lost += 1;
             // Told at 1, 2, 4, 8 … losses, so that the log does not drown.

@@ -8,6 +8,7 @@ use parking_lot::RwLock;
 use tokio::sync::Notify;
 
 use super::call::{Call, Failure, Function, ReplyTo};
+use crate::metrics::{FunctionCalls, Metrics};
 
 /// Who registered something: a connection, or the server itself. Shape: a UUID.
 pub type OwnerId = Arc<str>;
@@ -51,6 +52,8 @@ struct Entry {
     owner: OwnerId,
     function: Arc<dyn Function>,
     details: Details,
+    /// Where calls are counted: only those of the server's own functions, whose number is bounded.
+    calls: Option<Arc<FunctionCalls>>,
 }
 
 impl Entry {
@@ -66,16 +69,18 @@ impl Entry {
 /// Functions by id.
 pub struct Registry {
     server: OwnerId,
+    metrics: Arc<Metrics>,
     functions: RwLock<HashMap<Arc<str>, Entry>>,
     changed: Notify,
     custom_storage: AtomicUsize,
 }
 
 impl Registry {
-    /// An empty registry; `server` owns what the server registers itself.
-    pub fn new(server: OwnerId) -> Self {
+    /// An empty registry; `server` owns what the server registers itself, and calls of that are counted in `metrics`.
+    pub fn new(server: OwnerId, metrics: Arc<Metrics>) -> Self {
         Self {
             server,
+            metrics,
             functions: RwLock::default(),
             changed: Notify::new(),
             custom_storage: AtomicUsize::new(0),
@@ -93,6 +98,7 @@ impl Registry {
             owner: self.server.clone(),
             function,
             details: Details::default(),
+            calls: Some(self.metrics.function(id)),
         };
         self.functions.write().insert(id.into(), entry);
     }
@@ -126,6 +132,7 @@ impl Registry {
             owner: owner.clone(),
             function,
             details,
+            calls: None,
         };
         if functions.insert(id.into(), entry).is_none() && is_custom_storage(id) {
             self.custom_storage.fetch_add(1, Ordering::Relaxed);
@@ -202,8 +209,14 @@ impl Registry {
 
     /// Calls a function, or answers that there is none.
     pub fn invoke(&self, call: &Call<'_>, namespace: &str, reply: ReplyTo) {
-        match self.find(call.function_id) {
-            Some(function) => function.invoke(call, reply),
+        let found = self
+            .functions
+            .read()
+            .get(call.function_id)
+            .map(|entry| (entry.function.clone(), entry.calls.clone()));
+        match found {
+            Some((function, Some(calls))) => function.invoke(call, reply.measured(calls)),
+            Some((function, None)) => function.invoke(call, reply),
             None => reply.send(Err(Failure::function_not_found(
                 call.function_id,
                 namespace,

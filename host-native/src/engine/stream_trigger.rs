@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
 use iii_stream_core::event::{trigger_input, wants};
 use iii_stream_core::fields::{FieldError, Fields};
 use iii_stream_core::{Change, GroupKey, GroupRef, Kind};
@@ -13,7 +14,7 @@ use parking_lot::RwLock;
 use super::bound_list::BoundList;
 use super::lane::{Lane, LaneContext};
 use super::trigger::{BindError, Binding, TriggerType};
-use crate::feed::Follower;
+use crate::feed::{Follower, Interest};
 
 /// Bindings of the type `stream`, by the stream they are about.
 pub struct StreamTriggers {
@@ -118,11 +119,27 @@ impl TriggerType for StreamTriggers {
 }
 
 impl Follower for StreamTriggers {
-    fn follows(&self, group: GroupRef<'_>) -> bool {
-        self.by_stream.read().contains_key(group.stream)
+    fn interest(&self, group: GroupRef<'_>) -> Interest {
+        if self.by_stream.read().contains_key(group.stream) {
+            Interest::Values
+        } else {
+            Interest::None
+        }
     }
 
-    fn deliver(&self, group: &GroupKey, changes: &[Arc<Change>]) {
+    fn deliver<'a>(&'a self, group: &'a GroupKey, changes: &'a [Arc<Change>]) -> BoxFuture<'a, ()> {
+        self.call(group, changes);
+        Box::pin(std::future::ready(()))
+    }
+
+    fn missed(&self, group: &GroupKey, _events: bool) {
+        tracing::error!(stream = %group.stream, group = %group.group, "stream triggers missed changes: the group's feed was full (feed_pending_max)");
+    }
+}
+
+impl StreamTriggers {
+    /// Calls the functions whose triggers match, in order.
+    fn call(&self, group: &GroupKey, changes: &[Arc<Change>]) {
         let bindings = self.by_stream.read();
         let Some(bindings) = bindings.get(&group.stream) else {
             return;
@@ -144,9 +161,5 @@ impl Follower for StreamTriggers {
                 }
             }
         }
-    }
-
-    fn missed(&self, group: &GroupKey) {
-        tracing::error!(stream = %group.stream, group = %group.group, "stream triggers missed changes: the group's feed was full");
     }
 }

@@ -11,7 +11,7 @@ thread_local! {
 }
 
 /// Wakes at the end of the present turn, or at once outside of one.
-pub(super) fn wake(waker: Waker) {
+pub fn at_end_of_turn(waker: Waker) {
     let at_once = TO_WAKE.with_borrow_mut(|to_wake| match to_wake {
         Some(to_wake) => {
             to_wake.push(waker);
@@ -75,10 +75,10 @@ mod tests {
     fn wakes_at_the_end_of_a_turn_and_at_once_outside() {
         let counting = Arc::new(Counting::default());
         let count = || counting.0.load(Ordering::Relaxed);
-        wake(Waker::from(counting.clone()));
+        at_end_of_turn(Waker::from(counting.clone()));
         assert_eq!(count(), 1);
         let mut turn = corked(async {
-            wake(Waker::from(counting.clone()));
+            at_end_of_turn(Waker::from(counting.clone()));
             count()
         });
         let Poll::Ready(during) = Pin::new(&mut turn).poll(&mut Context::from_waker(Waker::noop()))

@@ -3,10 +3,13 @@
 
 mod connection;
 mod cork;
+mod frame;
 mod outbox;
+mod reader;
 mod upgrade;
 
 pub use connection::{Connection, End, Incoming, Limits};
-pub use cork::corked;
-pub use outbox::{CloseCode, Frame, Outbox};
-pub use upgrade::{Refused, refuse, select_protocol, serve_http, upgrade};
+pub use cork::{at_end_of_turn, corked};
+pub use frame::{Frame, push_text};
+pub use outbox::{CloseCode, Full, Outbox};
+pub use upgrade::{HangUp, Refused, refuse, select_protocol, serve_http, upgrade};

@@ -1,26 +1,30 @@
 //! From a TCP connection to a WebSocket: HTTP, refusals in words, the sub-protocol answer. Knows no messages.
 
 use std::convert::Infallible;
+use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_PROTOCOL};
 use hyper::service::service_fn;
+use hyper::upgrade::Parts;
 use hyper::{HeaderMap, Request, Response, StatusCode};
 use hyper_tungstenite::HyperWebsocket;
 use hyper_tungstenite::tungstenite::protocol::WebSocketConfig;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 
 use super::connection::Limits;
 
 /// Buffer for the HTTP part of a connection, in bytes: also the longest request head.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 
-/// Frames gathered before a write, in bytes.
-const WRITE_BUFFER_BYTES: usize = 16 * 1024;
+/// Buffers of the library's own frame reader, in bytes. It is left before it reads anything, but where channels use it.
+const FRAME_BUFFER_BYTES: usize = 16 * 1024;
 
 /// Tells the published Rust client that this end sends small messages at once.
 const CAPABILITIES: (HeaderName, HeaderValue) = (
@@ -39,29 +43,57 @@ pub struct Refused {
     pub retry_after_s: Option<u32>,
 }
 
+impl Refused {
+    /// The request is wrong in itself.
+    pub fn bad_request(message: &'static str) -> Self {
+        Self {
+            status: StatusCode::BAD_REQUEST,
+            message,
+            retry_after_s: None,
+        }
+    }
+}
+
+/// Ends an HTTP connection from outside, whatever it waits for.
+#[derive(Clone, Debug, Default)]
+pub struct HangUp(Arc<Notify>);
+
+impl HangUp {
+    /// Ends it.
+    pub fn now(&self) {
+        self.0.notify_one();
+    }
+}
+
 /// Serves the HTTP part of one connection; upgraded connections live on in tasks of their own. A peer that does not
 /// finish its request in `handshake_time_max` is dropped.
-pub async fn serve_http<F, R>(stream: TcpStream, handshake_time_max: Duration, handle: F)
+pub async fn serve_http<F, R, B>(stream: TcpStream, handshake_time_max: Duration, handle: F)
 where
-    F: Fn(Request<Incoming>) -> R,
-    R: Future<Output = Response<Full<Bytes>>>,
+    F: Fn(Request<Incoming>, HangUp) -> R,
+    R: Future<Output = Response<B>>,
+    B: Body<Data = Bytes, Error = Infallible> + 'static,
 {
     // Small messages must not wait for more; a socket that cannot be told so still works.
     let _ = stream.set_nodelay(true);
+    let hang_up = HangUp::default();
     let service = service_fn(|request| {
-        let response = handle(request);
+        let response = handle(request, hang_up.clone());
         async { Ok::<_, Infallible>(response.await) }
     });
     let mut http = hyper::server::conn::http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(handshake_time_max)
         .max_buf_size(HEAD_BYTES_MAX);
-    if let Err(error) = http
+    let served = http
         .serve_connection(TokioIo::new(stream), service)
-        .with_upgrades()
-        .await
-    {
-        tracing::debug!(%error, "connection ended before its upgrade");
+        .with_upgrades();
+    tokio::select! {
+        served = served => {
+            if let Err(error) = served {
+                tracing::debug!(%error, "connection ended before its upgrade");
+            }
+        }
+        () = hang_up.0.notified() => {}
     }
 }
 
@@ -98,8 +130,8 @@ pub fn upgrade(
     }
     let protocol = select_protocol(request.headers());
     let config = WebSocketConfig::default()
-        .read_buffer_size(limits.read_buffer_bytes)
-        .write_buffer_size(WRITE_BUFFER_BYTES)
+        .read_buffer_size(FRAME_BUFFER_BYTES)
+        .write_buffer_size(FRAME_BUFFER_BYTES)
         .max_message_size(Some(limits.message_bytes_max))
         .max_frame_size(Some(limits.message_bytes_max));
     let (mut response, socket) =
@@ -117,6 +149,28 @@ pub fn upgrade(
             .insert(SEC_WEBSOCKET_PROTOCOL, protocol);
     }
     Ok((response, socket))
+}
+
+/// A connection that has become a WebSocket: what is read and written from here on are frames.
+pub(super) struct Upgraded {
+    pub(super) socket: TcpStream,
+    /// What came together with the request.
+    pub(super) early: Bytes,
+}
+
+/// Waits until an upgrade is through, and takes the TCP connection out of the library's hands: its reader holds a buffer for
+/// every connection, and its writer cannot send a frame that is shared.
+///
+/// Errors: the peer went away.
+pub(super) async fn upgraded(upgrading: HyperWebsocket) -> io::Result<Upgraded> {
+    let upgraded = upgrading.await.map_err(io::Error::other)?;
+    let upgraded = upgraded.into_inner().into_inner();
+    let not_tcp = |_| io::Error::other("the upgraded connection is not the one that was accepted");
+    let Parts { io, read_buf, .. } = upgraded.downcast::<TokioIo<TcpStream>>().map_err(not_tcp)?;
+    Ok(Upgraded {
+        socket: io.into_inner(),
+        early: read_buf,
+    })
 }
 
 /// Which of the requested sub-protocols to answer with: `Authorization` if it is among them, else the first. A token

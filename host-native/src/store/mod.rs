@@ -56,6 +56,14 @@ pub struct SnapshotPage {
     pub more: bool,
 }
 
+impl SnapshotPage {
+    /// After which item the next page begins, if there is one.
+    pub fn next_after(&self) -> Option<u64> {
+        let (_, last) = self.items.last()?;
+        self.more.then_some(last.created_seq)
+    }
+}
+
 /// What happened in a group since a subscriber was there.
 #[derive(Clone, Debug)]
 pub struct Resumed {

@@ -8,14 +8,14 @@
 use std::sync::Arc;
 
 use iii_stream_core::command::{Action, Get, List, Write};
-use iii_stream_core::{GroupRef, Item, Json, Position};
+use iii_stream_core::{GroupRef, Item, Json};
 use serde_json::value::RawValue;
 
 use super::keeper::{Keeper, call, input};
 use super::turns::Turns;
 use super::verb::Verb;
 use crate::engine::{CallResult, Output, Registry, ReplyTo};
-use crate::store::{Done, Resumed, Snapshot, SnapshotPage, Store, StoreError};
+use crate::store::{Done, Snapshot, Store, StoreError};
 
 /// Finds and calls the functions of workers that keep streams.
 pub struct CustomStorage {
@@ -41,6 +41,16 @@ impl CustomStorage {
             adapter,
             turns: Arc::new(Turns::new(runtime)),
         }
+    }
+
+    /// Whether a worker keeps this stream itself, so that its items have no versions.
+    pub fn is_custom(&self, stream: &str) -> bool {
+        self.function(Verb::List, stream).is_some() || self.function(Verb::Get, stream).is_some()
+    }
+
+    /// Where streams are kept that no worker keeps.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
     }
 
     /// The function that does this for a stream; `None` when the server's own store does.
@@ -186,47 +196,6 @@ impl CustomStorage {
                 });
             }),
         );
-    }
-
-    /// Reads a page of a group for a new subscriber. What a worker keeps comes as one page, without ids.
-    pub fn page(&self, group: GroupRef<'_>, after: u64, now_ms: u64, done: Done<SnapshotPage>) {
-        if self.function(Verb::List, group.stream).is_none() {
-            return self.store.page(group, after, now_ms, done);
-        }
-        let to_page = move |snapshot: Result<Snapshot, StoreError>| {
-            done(snapshot.map(|snapshot| SnapshotPage {
-                epoch: snapshot.epoch,
-                seq: snapshot.seq,
-                timestamp: snapshot.timestamp,
-                items: snapshot.items,
-                more: false,
-            }));
-        };
-        self.snapshot(group, None, now_ms, Box::new(to_page));
-    }
-
-    /// Reads what a subscriber missed who comes back. Nothing is known of that where a worker keeps the stream.
-    pub fn resume(
-        &self,
-        group: GroupRef<'_>,
-        item: Option<&str>,
-        since: &Position,
-        needs_values: bool,
-        now_ms: u64,
-        done: Done<Option<Resumed>>,
-    ) {
-        if self.is_custom(group.stream) {
-            return done(Ok(None));
-        }
-        self.store
-            .resume(group, item, since, needs_values, now_ms, done);
-    }
-
-    /// Whether a worker keeps this stream, at least what is read of it.
-    pub fn is_custom(&self, stream: &str) -> bool {
-        [Verb::Get, Verb::List]
-            .iter()
-            .any(|verb| self.function(*verb, stream).is_some())
     }
 
     fn call(

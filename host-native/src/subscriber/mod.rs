@@ -1,10 +1,16 @@
-//! The subscriber port: clients join groups and items here and see every change. Knows no values.
+//! The subscriber port: clients join groups and items here and see every change, over WebSocket, server-sent events or plain
+//! HTTP. Knows no values.
 
+mod event_stream;
+mod http;
+mod opening;
 mod protocol;
 mod session;
 mod subscribers;
 mod subscriptions;
 
-pub use protocol::PathTarget;
+pub use event_stream::{event_stream, wants_event_stream};
+pub use http::{ResponseBody, snapshot};
+pub use protocol::{Asks, PathTarget, Query};
 pub use session::serve;
 pub use subscribers::{Admission, SubscriberLimits, Subscribers};

@@ -1,55 +1,206 @@
-//! The one place that translates between the text of subscriber messages, request paths, and types. Source:
-//! subscriber socket, sections 1 and 2.
+//! The one place that translates between the text of subscriber messages, request paths and queries, and types. Source:
+//! subscriber socket, sections 1 and 2; product design, section 5.
 
 use std::borrow::Cow;
 
-use iii_stream_core::fields::Fields;
-use iii_stream_core::is_name;
+use iii_stream_core::fields::{FieldError, Fields};
+use iii_stream_core::limits::NAME_BYTES_MAX;
+use iii_stream_core::{OPS_VERSION, Position, is_name};
 use percent_encoding::percent_decode_str;
+use serde_json::value::RawValue;
 
 /// A message of a client.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum ClientMessage<'a> {
-    Join(Names<'a>),
-    Leave(Names<'a>),
+    Join(Join<'a>),
+    Leave { subscription_id: Cow<'a, str> },
 }
 
-/// Which subscription is meant.
+/// A wish to subscribe.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Names<'a> {
+pub(super) struct Join<'a> {
     pub(super) subscription_id: Cow<'a, str>,
     pub(super) stream: Cow<'a, str>,
     pub(super) group: Cow<'a, str>,
     pub(super) item: Option<Cow<'a, str>>,
+    pub(super) asks: Asks,
+    /// Where the client left off.
+    pub(super) since: Option<Position>,
+}
+
+/// How a client wants to be spoken to, as far as it says so. It holds for the whole connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Asks {
+    /// Version 2 of the protocol, or version 1.
+    pub version_2: Option<bool>,
+    /// Operations instead of values.
+    pub deltas: Option<bool>,
+    /// The version of the operations' semantics that the client applies them with.
+    pub core: Option<u64>,
+}
+
+impl Asks {
+    /// Whether operations are to be sent instead of values.
+    pub fn takes_deltas(self) -> bool {
+        self.deltas == Some(true) && self.core.is_none_or(|core| core == OPS_VERSION)
+    }
+
+    /// Whether nothing that is said here differs from what was said first.
+    pub fn agrees_with(self, first: Self) -> bool {
+        let same = |now: Option<u64>, then: Option<u64>, default| {
+            now.is_none_or(|now| now == then.unwrap_or(default))
+        };
+        same(
+            self.version_2.map(u64::from),
+            first.version_2.map(u64::from),
+            0,
+        ) && same(self.deltas.map(u64::from), first.deltas.map(u64::from), 0)
+            && same(self.core, first.core, OPS_VERSION)
+    }
+}
+
+/// A message that cannot be understood.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Invalid<'a> {
+    /// The subscription it is about, if that could be read.
+    pub(super) subscription_id: Option<Cow<'a, str>>,
+    pub(super) code: &'static str,
+    pub(super) message: String,
+    /// It asks for version 2 itself, so its client understands an answer.
+    pub(super) is_version_2: bool,
 }
 
 /// Longest subscription id, in bytes. Clients use UUIDs.
 const SUBSCRIPTION_ID_BYTES_MAX: usize = 256;
 
-/// Reads a message. `None` for anything that is no join and no leave: such messages are ignored, because published
-/// clients throw on answers that they do not know.
-pub(super) fn decode(text: &str) -> Option<ClientMessage<'_>> {
-    let message = Fields::read(text, &["type", "data"]).ok()?;
-    let kind = message.string(0).ok()?;
-    let data = message.required(1).ok()?.get();
-    let fields = Fields::read(data, &["subscriptionId", "streamName", "groupId", "id"]).ok()?;
-    let names = Names {
-        subscription_id: fields.string(0).ok()?,
-        stream: fields.string(1).ok()?,
-        group: fields.string(2).ok()?,
-        // Clients treat an empty id like none.
-        item: fields.optional_string(3).ok()?.filter(|id| !id.is_empty()),
+/// Reads a message.
+///
+/// Errors: [`Invalid`], which only clients of version 2 are told: published clients throw on answers that they do not know.
+pub(super) fn decode(text: &str) -> Result<ClientMessage<'_>, Invalid<'_>> {
+    let unreadable = |error: FieldError| Invalid {
+        subscription_id: None,
+        code: "message.invalid",
+        message: error.to_string(),
+        is_version_2: false,
     };
-    let has_names = is_name(&names.stream)
-        && is_name(&names.group)
-        && names.item.as_deref().is_none_or(is_name)
-        && names.subscription_id.len() <= SUBSCRIPTION_ID_BYTES_MAX;
-    match kind.as_ref() {
-        _ if !has_names => None,
-        "join" => Some(ClientMessage::Join(names)),
-        "leave" => Some(ClientMessage::Leave(names)),
-        _ => None,
+    let message = Fields::read(text, &["type", "data"]).map_err(unreadable)?;
+    let kind = message.string(0).map_err(unreadable)?;
+    if !matches!(kind.as_ref(), "join" | "leave") {
+        return Err(Invalid {
+            subscription_id: None,
+            code: "message.unknown_type",
+            message: format!("field `type` must be join or leave, got {kind:?}"),
+            is_version_2: false,
+        });
     }
+    let data = message.required(1).map_err(unreadable)?.get();
+    let fields = Fields::read(data, &JOIN_FIELDS).map_err(unreadable)?;
+    let invalid = |(code, message)| Invalid {
+        subscription_id: fields.string(SUBSCRIPTION_ID).ok(),
+        code,
+        message,
+        is_version_2: fields.optional(VERSION).is_some_and(|raw| raw.get() == "2"),
+    };
+    let join = read_join(&fields).map_err(invalid)?;
+    Ok(match kind.as_ref() {
+        "leave" => ClientMessage::Leave {
+            subscription_id: join.subscription_id,
+        },
+        _ => ClientMessage::Join(join),
+    })
+}
+
+const JOIN_FIELDS: [&str; 8] = [
+    "subscriptionId",
+    "streamName",
+    "groupId",
+    "id",
+    "version",
+    "deltas",
+    "core",
+    "since",
+];
+const SUBSCRIPTION_ID: usize = 0;
+const STREAM_NAME: usize = 1;
+const GROUP_ID: usize = 2;
+const ID: usize = 3;
+const VERSION: usize = 4;
+const DELTAS: usize = 5;
+const CORE: usize = 6;
+const SINCE: usize = 7;
+
+type Fault = (&'static str, String);
+
+fn read_join<'a>(fields: &Fields<'a, 8>) -> Result<Join<'a>, Fault> {
+    let wrong = |error: FieldError| ("subscription.invalid", error.to_string());
+    let subscription_id = fields.string(SUBSCRIPTION_ID).map_err(wrong)?;
+    if SUBSCRIPTION_ID_BYTES_MAX < subscription_id.len() {
+        let bytes = subscription_id.len();
+        let message = format!(
+            "field `subscriptionId` has {bytes} bytes, at most {SUBSCRIPTION_ID_BYTES_MAX} are allowed"
+        );
+        return Err(("subscription.invalid", message));
+    }
+    let join = Join {
+        subscription_id,
+        stream: name(fields.string(STREAM_NAME).map_err(wrong)?, STREAM_NAME)?,
+        group: name(fields.string(GROUP_ID).map_err(wrong)?, GROUP_ID)?,
+        // Clients treat an empty id like none.
+        item: fields
+            .optional_string(ID)
+            .map_err(wrong)?
+            .filter(|id| !id.is_empty())
+            .map(|id| name(id, ID))
+            .transpose()?,
+        asks: Asks {
+            version_2: read_version(fields)?,
+            deltas: fields.optional_bool(DELTAS).map_err(wrong)?,
+            core: fields.optional_u64(CORE).map_err(wrong)?,
+        },
+        since: fields.optional(SINCE).map(read_since).transpose()?,
+    };
+    Ok(join)
+}
+
+fn name(name: Cow<'_, str>, field: usize) -> Result<Cow<'_, str>, Fault> {
+    if is_name(&name) {
+        return Ok(name);
+    }
+    let message = format!(
+        "field `{}` has {} bytes, a name has 1 to {NAME_BYTES_MAX}",
+        JOIN_FIELDS[field],
+        name.len()
+    );
+    Err(("subscription.invalid", message))
+}
+
+fn read_version(fields: &Fields<'_, 8>) -> Result<Option<bool>, Fault> {
+    match fields.optional(VERSION).map(RawValue::get) {
+        None => Ok(None),
+        Some("1") => Ok(Some(false)),
+        Some("2") => Ok(Some(true)),
+        Some(other) => Err((
+            "subscription.unsupported_version",
+            format!("field `version` must be 1 or 2, got {other}"),
+        )),
+    }
+}
+
+/// Shape: `{"epoch":"k3","seq":41}`.
+fn read_since(raw: &RawValue) -> Result<Position, Fault> {
+    let invalid = |what: String| ("subscription.invalid_since", what);
+    let fields = Fields::read(raw.get(), &["epoch", "seq"])
+        .map_err(|error| invalid(format!("field `since`: {error}")))?;
+    let epoch = fields
+        .string(0)
+        .map_err(|error| invalid(format!("field `since`: {error}")))?;
+    let seq = fields
+        .optional_u64(1)
+        .map_err(|error| invalid(format!("field `since`: {error}")))?
+        .ok_or_else(|| invalid("field `since`: field `seq` is missing".to_owned()))?;
+    format!("{epoch}:{seq}").parse().map_err(|_| {
+        invalid("field `since`: field `epoch` must be letters a-z and digits".to_owned())
+    })
 }
 
 /// What a request path subscribes to.
@@ -89,6 +240,50 @@ pub(super) fn read_path(path: &str) -> Option<Option<PathTarget>> {
         group: name(group)?,
         item,
     }))
+}
+
+/// What the query of a request says, beside whatever the auth function reads in it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Query {
+    /// How the client wants to be spoken to.
+    pub asks: Asks,
+    /// Where it left off.
+    pub since: Option<Position>,
+    /// For a page of a snapshot over HTTP: the `after` of the page before.
+    pub after: Option<u64>,
+}
+
+/// Reads a query: `v=2`, `deltas=1`, `core=N`, `since=EPOCH:SEQ`, `after=N`. Queries belong to the application, so what is
+/// none of these is left alone, and without `v=2` nothing is read but by `is_http`, where there is no other version.
+///
+/// Errors: what is wrong with one of them, in words.
+pub(super) fn read_query(query: &str, is_http: bool) -> Result<Query, &'static str> {
+    let param = |wanted: &str| {
+        form_urlencoded::parse(query.as_bytes())
+            .filter(|(name, _)| name == wanted)
+            .last()
+            .map(|(_, value)| value)
+    };
+    if !is_http && param("v").as_deref() != Some("2") {
+        return Ok(Query::default());
+    }
+    let number = |name: &str, message| {
+        param(name)
+            .map(|value| value.parse().map_err(|_| message))
+            .transpose()
+    };
+    let since = param("since").map(|value| value.parse()).transpose();
+    Ok(Query {
+        asks: Asks {
+            version_2: Some(true),
+            deltas: param("deltas").map(|value| value == "1" || value == "true"),
+            core: number("core", "the query's `core` must be a non-negative integer")?,
+        },
+        since: since.map_err(|_| {
+            "the query's `since` must look like k3:57: an epoch of a-z and 0-9, a colon, and a sequence"
+        })?,
+        after: number("after", "the query's `after` must be a non-negative integer")?,
+    })
 }
 
 #[cfg(test)]
@@ -131,25 +326,111 @@ mod tests {
     }
 
     #[test]
-    fn only_whole_joins_and_leaves_are_read() {
+    fn joins_and_leaves_are_read() {
         let join = r#"{"type":"join","data":{"subscriptionId":"s","streamName":"a","groupId":"b","id":null}}"#;
-        let names = Names {
+        let expected = Join {
             subscription_id: "s".into(),
             stream: "a".into(),
             group: "b".into(),
             item: None,
+            asks: Asks::default(),
+            since: None,
         };
-        assert_eq!(decode(join), Some(ClientMessage::Join(names)));
-        for text in [
-            "",
-            "[]",
-            r#"{"type":"join"}"#,
-            r#"{"type":"Join","data":{"subscriptionId":"s","streamName":"a","groupId":"b"}}"#,
-            r#"{"type":"join","data":{"subscriptionId":"s","streamName":"a"}}"#,
-            r#"{"type":"join","data":{"subscriptionId":"s","streamName":"","groupId":"b"}}"#,
-            r#"{"type":"join","data":{"subscriptionId":1,"streamName":"a","groupId":"b"}}"#,
-        ] {
-            assert_eq!(decode(text), None, "{text}");
+        assert_eq!(decode(join), Ok(ClientMessage::Join(expected)));
+        let join = r#"{"type":"join","data":{"subscriptionId":"s","streamName":"a","groupId":"b","id":"i","version":2,"deltas":true,"core":1,"since":{"epoch":"k3","seq":41}}}"#;
+        let expected = Join {
+            subscription_id: "s".into(),
+            stream: "a".into(),
+            group: "b".into(),
+            item: Some("i".into()),
+            asks: Asks {
+                version_2: Some(true),
+                deltas: Some(true),
+                core: Some(1),
+            },
+            since: "k3:41".parse().ok(),
+        };
+        assert_eq!(decode(join), Ok(ClientMessage::Join(expected)));
+        let leave =
+            r#"{"type":"leave","data":{"subscriptionId":"s","streamName":"a","groupId":"b"}}"#;
+        let subscription_id = "s".into();
+        assert_eq!(decode(leave), Ok(ClientMessage::Leave { subscription_id }));
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_message_has_a_code() {
+        let join = |more: &str| {
+            format!(
+                r#"{{"type":"join","data":{{"subscriptionId":"s","streamName":"a","groupId":"b"{more}}}}}"#
+            )
+        };
+        let cases = [
+            ("".to_owned(), "message.invalid"),
+            ("[]".to_owned(), "message.invalid"),
+            (r#"{"type":"join"}"#.to_owned(), "message.invalid"),
+            (join("").replace("join", "Join"), "message.unknown_type"),
+            (join("").replace(r#""b""#, r#""""#), "subscription.invalid"),
+            (join("").replace(r#""s""#, "1"), "subscription.invalid"),
+            (join(r#","id":1"#), "subscription.invalid"),
+            (join(r#","deltas":1"#), "subscription.invalid"),
+            (join(r#","version":3"#), "subscription.unsupported_version"),
+            (join(r#","since":"k3:1""#), "subscription.invalid_since"),
+            (
+                join(r#","since":{"epoch":"k3"}"#),
+                "subscription.invalid_since",
+            ),
+            (
+                join(r#","since":{"epoch":"K3","seq":1}"#),
+                "subscription.invalid_since",
+            ),
+            (
+                join(r#","since":{"epoch":"k3","seq":-1}"#),
+                "subscription.invalid_since",
+            ),
+            (
+                join(r#","since":{"epoch":"k3","seq":"1"}"#),
+                "subscription.invalid_since",
+            ),
+        ];
+        for (text, code) in cases {
+            let invalid = decode(&text).expect_err(&text);
+            assert_eq!(invalid.code, code, "{text}: {}", invalid.message);
         }
+    }
+
+    #[test]
+    fn queries_are_the_applications_unless_they_ask_for_version_2() {
+        let plain = "since=yesterday&v=3&deltas=1";
+        assert_eq!(read_query(plain, false), Ok(Query::default()));
+        let query = read_query("token=x&v=2&deltas=1&core=7&since=k3%3A57", false);
+        let query = query.expect("a query");
+        assert!(!query.asks.takes_deltas());
+        assert_eq!(query.since, "k3:57".parse().ok());
+        assert!(read_query("v=2&since=57", false).is_err());
+        assert!(read_query("after=-1", true).is_err());
+    }
+
+    #[test]
+    fn a_later_join_must_not_differ() {
+        let first = Asks {
+            version_2: Some(true),
+            deltas: Some(true),
+            core: None,
+        };
+        let differs = |asks: Asks| !asks.agrees_with(first);
+        assert!(Asks::default().agrees_with(first));
+        assert!(first.agrees_with(first));
+        assert!(differs(Asks {
+            version_2: Some(false),
+            ..Asks::default()
+        }));
+        assert!(differs(Asks {
+            deltas: Some(false),
+            ..Asks::default()
+        }));
+        assert!(differs(Asks {
+            core: Some(OPS_VERSION + 1),
+            ..Asks::default()
+        }));
     }
 }

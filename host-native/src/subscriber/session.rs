@@ -8,88 +8,121 @@ use iii_stream_core::GroupKey;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::protocol::{self, ClientMessage, Names, PathTarget};
+use super::protocol::{self, ClientMessage, Join, PathTarget};
 use super::subscribers::{Admission, Subscribers};
 use super::subscriptions::Subscriptions;
-use crate::hub::Subscribing;
-use crate::socket::{CloseCode, Connection, Incoming};
+use crate::hub::{Framing, Subscribing};
+use crate::metrics::SlowConsumerEnd;
+use crate::socket::{CloseCode, Connection, End, Incoming};
 
 /// Serves one connection until it ends.
 pub async fn serve(socket: HyperWebsocket, subscribers: Arc<Subscribers>, admission: Admission) {
-    let socket = match socket.await {
-        Ok(socket) => socket,
+    let Admission {
+        path,
+        query,
+        context,
+        expires_at,
+    } = admission;
+    let mut connection = match Connection::open(socket, subscribers.limits.connection).await {
+        Ok(connection) => connection,
         Err(error) => {
             tracing::debug!(%error, "subscriber went away during its upgrade");
             return;
         }
     };
-    let mut connection = Connection::new(socket, subscribers.limits.connection);
-    let (id, outbox) = subscribers.connect();
-    let mut subscriptions =
-        Subscriptions::new(id, subscribers.clone(), outbox.clone(), admission.context);
-    if let Some(path) = admission.path {
-        subscriptions.join(of_path(path));
+    if let Some(expires_at) = expires_at {
+        connection.close_at(expires_at, CloseCode::AuthExpired);
     }
-    let expiry = async {
-        match admission.expires_at {
-            Some(expires_at) => tokio::time::sleep_until(expires_at).await,
-            None => std::future::pending().await,
-        }
-    };
-    tokio::pin!(expiry);
-    let mut has_expired = false;
+    let outbox = connection.outbox().clone();
+    let id = subscribers.connect(&outbox);
+    // What the address says of how to speak is the first word, whether it names a group or not.
+    let asks = (path.is_some() || query.asks.version_2.is_some()).then_some(query.asks);
+    let mut subscriptions = Subscriptions::new(
+        id,
+        subscribers.clone(),
+        outbox.clone(),
+        context,
+        Framing::WebSocket,
+        asks,
+    );
+    if let Some(path) = path {
+        subscriptions.join(of_path(path), query.since);
+    }
     let mut rate = Rate::new(subscribers.limits.messages_per_second_max);
     let end = loop {
         tokio::select! {
-            incoming = connection.next(&outbox) => match incoming {
+            incoming = connection.next() => match incoming {
+                Ok(Incoming::Room) => subscriptions.go_on(),
                 Ok(_) if !rate.admits(Instant::now()) => {
                     tracing::warn!(connection = id, "closed: too many messages in one second");
+                    subscribers.metrics.rate_limited.inc();
                     outbox.close(CloseCode::RateLimit);
                 }
-                Ok(incoming) => receive(&mut subscriptions, &incoming),
+                Ok(incoming) => {
+                    subscribers.metrics.subscriber_messages.inc();
+                    receive(&mut subscriptions, &incoming);
+                }
                 Err(end) => break end,
             },
             Some((subscription_id, step)) = subscriptions.next_step(), if subscriptions.has_steps() => {
                 subscriptions.take_step(&subscription_id, step);
             }
-            () = outbox.room(), if subscriptions.has_queued() => subscriptions.begin_queued(),
-            () = &mut expiry, if !has_expired => {
-                has_expired = true;
-                outbox.close(CloseCode::AuthExpired);
-            }
         }
     };
     subscriptions.end();
     subscribers.disconnect(id);
+    if let End::ByServer(code) = end {
+        let metrics = &subscribers.metrics;
+        metrics.closes.inc(code.on_wire().0);
+        if code == CloseCode::Blocked {
+            metrics
+                .slow_consumer_ends
+                .of(SlowConsumerEnd::Blocked)
+                .inc();
+        }
+    }
     tracing::debug!(connection = id, ?end, "subscriber disconnected");
 }
 
-/// Does what a message says. What is no join and no leave is ignored: published clients throw on answers that they do not
-/// know.
+/// Does what a message says. Published clients throw on answers that they do not know, so what cannot be understood is answered
+/// only where version 2 is spoken.
 fn receive(subscriptions: &mut Subscriptions, incoming: &Incoming) {
     let text = match incoming {
-        Incoming::Text(text) => Ok(text.as_str()),
-        Incoming::Binary(bytes) => str::from_utf8(bytes),
+        Incoming::Text(text) => text.as_str(),
+        Incoming::Binary(bytes) => str::from_utf8(bytes).unwrap_or_default(),
+        Incoming::Room => return,
     };
-    match text.ok().and_then(protocol::decode) {
-        Some(ClientMessage::Join(names)) => subscriptions.join(of_names(&names)),
-        Some(ClientMessage::Leave(names)) => subscriptions.leave(&names.subscription_id),
-        None => tracing::debug!("message of a subscriber is no join and no leave, ignored"),
+    match protocol::decode(text) {
+        Ok(ClientMessage::Join(join)) => {
+            let (asks, since) = (join.asks, join.since.clone());
+            subscriptions.join_speaking(of_join(&join), asks, since);
+        }
+        Ok(ClientMessage::Leave { subscription_id }) => subscriptions.leave(&subscription_id),
+        Err(invalid) if subscriptions.is_version_2() || invalid.is_version_2 => subscriptions
+            .tell_error(
+                invalid.subscription_id.as_deref(),
+                invalid.code,
+                &invalid.message,
+            ),
+        Err(invalid) => {
+            tracing::debug!(error = %invalid.message, "message of a subscriber cannot be understood, ignored");
+        }
     }
 }
 
-fn of_names(names: &Names<'_>) -> Subscribing {
+fn of_join(join: &Join<'_>) -> Subscribing {
     Subscribing {
-        subscription_id: names.subscription_id.as_ref().into(),
+        subscription_id: join.subscription_id.as_ref().into(),
         group: GroupKey {
-            stream: names.stream.as_ref().into(),
-            group: names.group.as_ref().into(),
+            stream: join.stream.as_ref().into(),
+            group: join.group.as_ref().into(),
         },
-        item: names.item.as_deref().map(Into::into),
+        item: join.item.as_deref().map(Into::into),
     }
 }
 
-fn of_path(path: PathTarget) -> Subscribing {
+/// A subscription to what a path names, under an id of the server's.
+pub(super) fn of_path(path: PathTarget) -> Subscribing {
     Subscribing {
         subscription_id: Uuid::new_v4().to_string().into(),
         group: GroupKey {

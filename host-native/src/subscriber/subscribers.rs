@@ -8,9 +8,10 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::protocol::{self, PathTarget};
+use super::protocol::{self, PathTarget, Query};
 use crate::engine::{JoinTriggers, LeaveTriggers};
 use crate::hub::{ConnectionId, Hub};
+use crate::metrics::Metrics;
 use crate::socket::{CloseCode, Limits, Outbox};
 use crate::stream::CustomStorage;
 
@@ -29,8 +30,6 @@ pub struct SubscriberLimits {
     pub messages_per_second_max: usize,
     /// Subscriptions of one connection; a join beyond it is answered `unauthorized`.
     pub subscriptions_max: usize,
-    /// Bytes waiting to be sent to one connection; beyond it the connection is closed with 4008.
-    pub queue_bytes_max: usize,
 }
 
 /// With what a connection was let in.
@@ -38,6 +37,8 @@ pub struct SubscriberLimits {
 pub struct Admission {
     /// What its path subscribes to at once.
     pub path: Option<PathTarget>,
+    /// What its query says of how it wants to be spoken to.
+    pub query: Query,
     /// What the auth function gave, as JSON text.
     pub context: Option<Arc<str>>,
     /// When it must end.
@@ -50,6 +51,7 @@ pub struct Subscribers {
     pub(super) streams: Arc<CustomStorage>,
     pub(super) joins: Arc<JoinTriggers>,
     pub(super) leaves: Arc<LeaveTriggers>,
+    pub(super) metrics: Arc<Metrics>,
     /// The bounds of this port.
     pub limits: SubscriberLimits,
     next_connection: AtomicU64,
@@ -63,6 +65,7 @@ impl Subscribers {
         streams: Arc<CustomStorage>,
         joins: Arc<JoinTriggers>,
         leaves: Arc<LeaveTriggers>,
+        metrics: Arc<Metrics>,
         limits: SubscriberLimits,
     ) -> Self {
         let next_connection = AtomicU64::new(1);
@@ -71,6 +74,7 @@ impl Subscribers {
             streams,
             joins,
             leaves,
+            metrics,
             limits,
             next_connection,
             connected: Mutex::default(),
@@ -82,15 +86,31 @@ impl Subscribers {
         protocol::read_path(path)
     }
 
-    pub(super) fn connect(&self) -> (ConnectionId, Arc<Outbox>) {
+    /// What a request's query says.
+    ///
+    /// Errors: what is wrong with it, in words.
+    pub fn read_query(query: &str, is_http: bool) -> Result<Query, &'static str> {
+        protocol::read_query(query, is_http)
+    }
+
+    pub(super) fn connect(&self, outbox: &Arc<Outbox>) -> ConnectionId {
         let id = self.next_connection.fetch_add(1, Ordering::Relaxed);
-        let outbox = Arc::new(Outbox::new(self.limits.queue_bytes_max));
         self.connected.lock().insert(id, outbox.clone());
-        (id, outbox)
+        id
     }
 
     pub(super) fn disconnect(&self, id: ConnectionId) {
         self.connected.lock().remove(&id);
+    }
+
+    /// What waits to be sent on each connection, which is also the way to close it.
+    pub fn outboxes(&self) -> Vec<Arc<Outbox>> {
+        self.connected.lock().values().cloned().collect()
+    }
+
+    /// How many bytes wait to be sent, on all connections together.
+    pub fn queue_bytes(&self) -> usize {
+        self.outboxes().iter().map(|outbox| outbox.bytes()).sum()
     }
 
     /// Closes all connections.

@@ -2,22 +2,26 @@
 //!
 //! Nothing here waits. What takes time, a guard or a snapshot from a worker, goes on beside the reading of messages and comes
 //! back as a [`Step`]; so a slow one delays neither other joins nor pongs. What a client says of a subscription that has not
-//! begun takes effect once it has, in order. A subscription begins once the `sync` before its own is on its way, so that many
-//! large ones do not pile up.
+//! begun takes effect once it has, in order. A subscription begins once the `sync` before its own is on its way, and so does
+//! each page of a large one, so that they do not pile up. A subscription that changes have passed by begins anew.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use futures_util::future::{BoxFuture, FutureExt};
 use futures_util::stream::{FuturesUnordered, StreamExt};
+use hashbrown::HashMap;
 use iii_stream_core::event::{session_input, unauthorized_frame};
-use tokio::sync::oneshot;
+use iii_stream_core::version2::error_frame;
+use iii_stream_core::{GroupKey, Position};
 
+use super::opening::{self, OpenError, Opening, Wish};
+use super::protocol::Asks;
 use super::subscribers::Subscribers;
 use crate::clock;
-use crate::hub::{ConnectionId, Joined, Subscribing};
+use crate::hub::{ConnectionId, Dialect, Framing, Joined, Seat, Subscribing};
 use crate::socket::{CloseCode, Outbox};
-use crate::store::{Snapshot, StoreError};
+use crate::store::SnapshotPage;
 
 /// Messages about one subscription that wait for its beginning; one more closes the connection.
 const WAITING_MAX: usize = 64;
@@ -29,16 +33,43 @@ pub(super) struct Subscriptions {
     outbox: Arc<Outbox>,
     /// What the auth function gave, as JSON text.
     context: Option<Arc<str>>,
-    live: HashMap<Arc<str>, Subscribing>,
+    dialect: Dialect,
+    /// How the client wanted to be spoken to; `None` before it said so.
+    asks: Option<Asks>,
+    groups: HashMap<GroupKey, Part>,
+    live: HashMap<Arc<str>, Live>,
     beginning: HashMap<Arc<str>, Beginning>,
     steps: FuturesUnordered<BoxFuture<'static, (Arc<str>, Step)>>,
-    /// Subscriptions that were let in and wait for room, the first ones first.
+    /// Subscriptions that wait for room, to begin or for their next page; the first ones first.
     queued: VecDeque<Arc<str>>,
+}
+
+/// The connection's part in a group.
+struct Part {
+    seat: Seat,
+    /// Subscriptions that live or begin there.
+    subscriptions: usize,
+}
+
+/// A subscription that has begun.
+struct Live {
+    join: Subscribing,
+    paging: Option<Paging>,
+}
+
+/// A snapshot that is not told to its end.
+struct Paging {
+    /// When the last item that was told of was created.
+    after: u64,
+    /// What the first page told of.
+    first_seq: u64,
+    is_reading: bool,
 }
 
 /// A subscription that has not begun.
 struct Beginning {
     join: Subscribing,
+    wish: Wish,
     stage: Stage,
     /// What was said of it since.
     waiting: VecDeque<Said>,
@@ -59,33 +90,48 @@ enum Stage {
 pub(super) enum Step {
     /// A guard's verdict.
     Verdict(bool),
-    /// A snapshot.
-    Read(Result<Snapshot, StoreError>),
+    /// What a subscription begins with.
+    Opened(Result<Opening, OpenError>),
+    /// The page of its snapshot that follows an item.
+    Paged(u64, Result<SnapshotPage, OpenError>),
 }
 
 /// What a client said of a subscription.
 enum Said {
-    Join(Subscribing),
+    Join(Subscribing, Option<Position>),
     Leave,
 }
 
 impl Subscriptions {
+    /// None yet. `asks` is what the request's address says of how to speak, if it does.
     pub(super) fn new(
         id: ConnectionId,
         subscribers: Arc<Subscribers>,
         outbox: Arc<Outbox>,
         context: Option<Arc<str>>,
+        framing: Framing,
+        asks: Option<Asks>,
     ) -> Self {
-        Self {
+        let mut this = Self {
             id,
             subscribers,
             outbox,
             context,
+            dialect: Dialect {
+                framing,
+                ..Dialect::VERSION_1
+            },
+            asks: None,
+            groups: HashMap::new(),
             live: HashMap::new(),
             beginning: HashMap::new(),
             steps: FuturesUnordered::new(),
             queued: VecDeque::new(),
+        };
+        if let Some(asks) = asks {
+            this.speak(asks);
         }
+        this
     }
 
     /// Whether something that takes time is under way.
@@ -98,42 +144,62 @@ impl Subscriptions {
         self.steps.next().await
     }
 
-    /// Whether subscriptions wait for room.
-    pub(super) fn has_queued(&self) -> bool {
-        !self.queued.is_empty()
+    /// Whether the client understands answers that published clients do not know.
+    pub(super) fn is_version_2(&self) -> bool {
+        self.dialect.is_version_2
+    }
+
+    /// Takes a client's wish to subscribe, and to be spoken to in some way.
+    pub(super) fn join_speaking(&mut self, join: Subscribing, asks: Asks, since: Option<Position>) {
+        match self.asks {
+            None => self.speak(asks),
+            Some(first) if !asks.agrees_with(first) => {
+                let message = "version, deltas and core belong to the connection: they were set by its address or its first join, and this join differs";
+                return self.tell_error(
+                    Some(&join.subscription_id),
+                    "subscription.version_mismatch",
+                    message,
+                );
+            }
+            Some(_) => {}
+        }
+        self.join(join, since);
     }
 
     /// Takes a client's wish to subscribe.
-    pub(super) fn join(&mut self, join: Subscribing) {
+    pub(super) fn join(&mut self, join: Subscribing, since: Option<Position>) {
         if let Some(beginning) = self.beginning.get_mut(&join.subscription_id) {
-            beginning.waiting.push_back(Said::Join(join));
+            beginning.waiting.push_back(Said::Join(join, since));
             self.bound_waiting();
             return;
         }
         let limit = self.subscribers.limits.subscriptions_max;
         let is_new = !self.live.contains_key(&join.subscription_id);
         if is_new && limit <= self.live.len() + self.beginning.len() {
+            let id = self.id;
             tracing::debug!(
-                connection = self.id,
+                connection = id,
                 limit,
                 "join refused: too many subscriptions"
             );
-            self.refuse(&join);
-            return;
+            return self.refuse_for_limit(&join, limit);
         }
-        let id = join.subscription_id.clone();
         if !self.subscribers.joins.is_guarded(&join.group.stream) {
-            self.insert(join, Stage::Queued);
-            self.begin_or_queue(&id);
-            return;
+            return self.join_admitted(join, since);
         }
         let subscribers = self.subscribers.clone();
-        let (guarded, stream, input) = (id, join.group.stream.clone(), self.input(&join));
-        self.insert(join, Stage::Guarded);
+        let (stream, input) = (join.group.stream.clone(), self.input(&join));
+        let guarded = self.insert(join, since, Stage::Guarded);
         self.steps.push(Box::pin(async move {
             let admits = subscribers.joins.admits(&stream, &input).await;
             (guarded, Step::Verdict(admits))
         }));
+    }
+
+    /// Begins a subscription that no guard has to be asked about any more.
+    pub(super) fn join_admitted(&mut self, join: Subscribing, since: Option<Position>) {
+        let id = self.insert(join, since, Stage::Queued);
+        self.begin_or_queue(&id);
     }
 
     /// Ends a subscription that exists; triggers learn its own data, whatever else the message said.
@@ -141,11 +207,10 @@ impl Subscriptions {
         if let Some(beginning) = self.beginning.get_mut(subscription_id) {
             beginning.waiting.push_back(Said::Leave);
             self.bound_waiting();
-        } else if let Some(join) = self.live.remove(subscription_id) {
-            self.subscribers
-                .hub
-                .leave(join.group.as_ref(), self.id, subscription_id);
-            self.tell_left(&join);
+        } else if let Some(live) = self.live.remove(subscription_id) {
+            self.end_paging(&live);
+            self.unsubscribe(&live.join);
+            self.tell_left(&live.join);
         }
     }
 
@@ -161,32 +226,36 @@ impl Subscriptions {
                     self.take_waiting(subscription_id, waiting);
                 }
             }
-            Step::Read(snapshot) => self.take_snapshot(subscription_id, &snapshot),
+            Step::Opened(opened) => self.take_opened(subscription_id, opened),
+            Step::Paged(after, page) => self.take_page(subscription_id, after, page),
         }
     }
 
-    /// Begins subscriptions that wait for room.
-    pub(super) fn begin_queued(&mut self) {
-        while self.outbox.has_room()
-            && let Some(id) = self.queued.pop_front()
-        {
-            self.begin(&id);
+    /// Goes on with what waited for room: makes good for what has passed subscriptions by, begins others, tells next pages.
+    pub(super) fn go_on(&mut self) {
+        self.make_good();
+        while !self.queued.is_empty() && self.outbox.asks_room() {
+            let Some(id) = self.queued.pop_front() else {
+                break;
+            };
+            if self.beginning.contains_key(&id) {
+                self.begin(&id);
+            } else {
+                self.read_page(&id);
+            }
         }
     }
 
     /// Ends everything. Whoever was let in by a guard is told to have left, also where the subscription had no time to begin.
     pub(super) fn end(mut self) {
-        for join in self.live.values() {
-            self.subscribers
-                .hub
-                .disconnect(join.group.as_ref(), self.id);
+        for part in std::mem::take(&mut self.groups).values() {
+            self.subscribers.hub.exit(&part.seat);
+        }
+        for Live { join, .. } in self.live.values() {
             self.tell_left(join);
         }
         let mut guarded = HashMap::new();
         for (id, Beginning { join, stage, .. }) in std::mem::take(&mut self.beginning) {
-            self.subscribers
-                .hub
-                .disconnect(join.group.as_ref(), self.id);
             match stage {
                 Stage::Guarded => drop(guarded.insert(id, join)),
                 Stage::Queued | Stage::Reading => self.tell_left(&join),
@@ -205,18 +274,36 @@ impl Subscriptions {
         });
     }
 
-    fn insert(&mut self, join: Subscribing, stage: Stage) {
+    /// Tells a client of version 2 what was wrong with something it said.
+    pub(super) fn tell_error(&self, subscription_id: Option<&str>, code: &str, message: &str) {
+        let frame = error_frame(subscription_id, code, message);
+        self.outbox.push(self.dialect.frame(&frame, None));
+    }
+
+    fn speak(&mut self, asks: Asks) {
+        let is_version_2 = asks.version_2 == Some(true);
+        self.asks = Some(asks);
+        self.dialect.is_version_2 = is_version_2;
+        self.dialect.deltas = is_version_2 && asks.takes_deltas();
+    }
+
+    fn insert(&mut self, join: Subscribing, since: Option<Position>, stage: Stage) -> Arc<str> {
+        let id = join.subscription_id.clone();
         let beginning = Beginning {
+            join,
+            wish: Wish {
+                since,
+                is_reset: false,
+            },
             stage,
             waiting: VecDeque::new(),
-            join,
         };
-        self.beginning
-            .insert(beginning.join.subscription_id.clone(), beginning);
+        self.beginning.insert(id.clone(), beginning);
+        id
     }
 
     fn begin_or_queue(&mut self, subscription_id: &Arc<str>) {
-        if self.outbox.has_room() {
+        if self.outbox.asks_room() {
             self.begin(subscription_id);
         } else if let Some(beginning) = self.beginning.get_mut(subscription_id) {
             beginning.stage = Stage::Queued;
@@ -224,76 +311,261 @@ impl Subscriptions {
         }
     }
 
-    /// Holds events back and reads the snapshot. A live subscription with the same id is replaced, and has left if it was to
-    /// something else.
+    /// Holds changes back and reads what the subscription begins with. A live subscription with the same id is replaced, and has
+    /// left if it was to something else.
     fn begin(&mut self, subscription_id: &Arc<str>) {
         let Some(beginning) = self.beginning.get_mut(subscription_id) else {
             return;
         };
         beginning.stage = Stage::Reading;
-        let join = beginning.join.clone();
-        if let Some(old) = self.live.remove(subscription_id)
-            && (&old.group, &old.item) != (&join.group, &join.item)
-        {
-            self.subscribers
-                .hub
-                .leave(old.group.as_ref(), self.id, subscription_id);
-            self.tell_left(&old);
+        let (join, wish) = (beginning.join.clone(), beginning.wish.clone());
+        self.sit(&join.group).hold();
+        if let Some(old) = self.live.remove(subscription_id) {
+            self.end_paging(&old);
+            if (&old.join.group, &old.join.item) == (&join.group, &join.item) {
+                self.stand_up(&old.join.group);
+            } else {
+                self.unsubscribe(&old.join);
+                self.tell_left(&old.join);
+            }
         }
-        self.subscribers
-            .hub
-            .begin_join(&join.group, self.id, &self.outbox);
-        self.read(join);
+        self.open(join, wish);
     }
 
-    /// Reads a snapshot: here and now where the store can.
-    fn read(&mut self, join: Subscribing) {
+    /// Reads what a subscription begins with: here and now where the store can.
+    fn open(&mut self, join: Subscribing, wish: Wish) {
         let id = join.subscription_id.clone();
-        let mut reading = Box::pin(snapshot(self.subscribers.clone(), join));
-        match (&mut reading).now_or_never() {
-            Some(snapshot) => self.take_snapshot(&id, &snapshot),
+        let streams = self.subscribers.streams.clone();
+        let mut opening = Box::pin(opening::open(streams, join, self.dialect, wish));
+        match (&mut opening).now_or_never() {
+            Some(opened) => self.take_opened(&id, opened),
             None => self
                 .steps
-                .push(Box::pin(async move { (id, Step::Read(reading.await)) })),
+                .push(Box::pin(async move { (id, Step::Opened(opening.await)) })),
         }
     }
 
-    fn take_snapshot(
-        &mut self,
-        subscription_id: &Arc<str>,
-        snapshot: &Result<Snapshot, StoreError>,
-    ) {
-        let Some(Beginning { join, waiting, .. }) = self.beginning.remove(subscription_id) else {
+    fn take_opened(&mut self, subscription_id: &Arc<str>, opened: Result<Opening, OpenError>) {
+        let Some(Beginning {
+            join,
+            wish,
+            waiting,
+            ..
+        }) = self.beginning.remove(subscription_id)
+        else {
             return;
         };
-        let hub = &self.subscribers.hub;
-        let joined = match snapshot {
-            Ok(snapshot) => hub.finish_join(self.id, &join, snapshot),
+        let framed = opened.map(|opening| (opening.frame(&join, self.dialect), opening));
+        let (frame, opening) = match framed {
+            Ok((Some(frame), opening)) => (frame, opening),
+            Ok((None, _)) => {
+                // A change without its value: only a snapshot tells how things stand.
+                let wish = Wish {
+                    since: None,
+                    is_reset: true,
+                };
+                return self.open_again(join, wish, waiting);
+            }
             Err(error) => {
-                tracing::error!(stream = %join.group.stream, group = %join.group.group, %error, "join failed");
-                hub.abandon_join(join.group.as_ref(), self.id);
-                // Without a snapshot there is nothing true to show; the client connects again.
-                self.outbox.close(CloseCode::StoreFailed);
-                self.tell_left(&join);
-                return;
+                self.give_up(&join, &error);
+                return self.take_waiting(subscription_id, waiting);
             }
         };
-        match joined {
+        let Some(Part { seat, .. }) = self.groups.get(&join.group) else {
+            return;
+        };
+        match seat.begin(&join, opening.epoch(), opening.seq(), &[frame]) {
             Joined::Live => {
-                self.live.insert(subscription_id.clone(), join);
+                self.count(&opening);
+                let paging = opening.next_page_after().map(|after| Paging {
+                    after,
+                    first_seq: opening.seq(),
+                    is_reading: false,
+                });
+                if paging.is_some() {
+                    self.queued.push_back(subscription_id.clone());
+                    self.outbox.want_room();
+                }
+                // The ids of an event stream must not get ahead of its snapshot, so its events wait for the last page.
+                if paging.is_none() || self.dialect.framing == Framing::WebSocket {
+                    seat.release();
+                }
+                self.live
+                    .insert(subscription_id.clone(), Live { join, paging });
                 self.take_waiting(subscription_id, waiting);
             }
-            Joined::SnapshotTooOld => {
-                let beginning = Beginning {
-                    join: join.clone(),
-                    stage: Stage::Reading,
-                    waiting,
-                };
-                self.beginning.insert(subscription_id.clone(), beginning);
-                self.read(join);
-            }
+            Joined::SnapshotTooOld => self.open_again(join, wish, waiting),
             // The connection ends.
             Joined::Gone => {}
+        }
+    }
+
+    fn open_again(&mut self, join: Subscribing, wish: Wish, waiting: VecDeque<Said>) {
+        let beginning = Beginning {
+            join: join.clone(),
+            wish: wish.clone(),
+            stage: Stage::Reading,
+            waiting,
+        };
+        self.beginning
+            .insert(join.subscription_id.clone(), beginning);
+        self.open(join, wish);
+    }
+
+    fn count(&self, opening: &Opening) {
+        let metrics = &self.subscribers.metrics;
+        metrics.joins.inc();
+        if opening.is_resumed() {
+            metrics.resumes.inc();
+        } else {
+            metrics.snapshot_pages.inc();
+            if opening.is_reset() {
+                metrics.resets.inc();
+            }
+        }
+    }
+
+    /// Gives up a subscription that cannot begin.
+    fn give_up(&mut self, join: &Subscribing, error: &OpenError) {
+        if let Some(part) = self.groups.get(&join.group) {
+            part.seat.release();
+        }
+        self.stand_up(&join.group);
+        match error {
+            OpenError::Unsupported => self.tell_error(
+                Some(&join.subscription_id),
+                "unsupported_by_storage",
+                &error.to_string(),
+            ),
+            OpenError::Store(_) => {
+                tracing::error!(stream = %join.group.stream, group = %join.group.group, %error, "join failed");
+                // Without a snapshot there is nothing true to show; the client connects again.
+                self.outbox.close(CloseCode::StoreFailed);
+            }
+        }
+        self.tell_left(join);
+    }
+
+    /// Reads the next page of a subscription's snapshot.
+    fn read_page(&mut self, subscription_id: &Arc<str>) {
+        let Some(Live {
+            join,
+            paging: Some(paging),
+        }) = self.live.get_mut(subscription_id)
+        else {
+            return;
+        };
+        if std::mem::replace(&mut paging.is_reading, true) {
+            return;
+        }
+        let (join, after) = (join.clone(), paging.after);
+        if let Some(part) = self.groups.get(&join.group) {
+            // Operations on an item must not come before the page that holds it.
+            part.seat.hold();
+        }
+        let streams = self.subscribers.streams.clone();
+        let mut reading =
+            Box::pin(async move { opening::next_page(streams.store(), &join, after).await });
+        match (&mut reading).now_or_never() {
+            Some(page) => self.take_page(subscription_id, after, page),
+            None => {
+                let id = subscription_id.clone();
+                self.steps.push(Box::pin(
+                    async move { (id, Step::Paged(after, reading.await)) },
+                ));
+            }
+        }
+    }
+
+    fn take_page(
+        &mut self,
+        subscription_id: &Arc<str>,
+        after: u64,
+        page: Result<SnapshotPage, OpenError>,
+    ) {
+        let Some(Live { join, paging }) = self.live.get_mut(subscription_id) else {
+            return;
+        };
+        // It may have begun anew meanwhile.
+        let Some(Paging { first_seq, .. }) =
+            paging.take_if(|paging| paging.is_reading && paging.after == after)
+        else {
+            return;
+        };
+        let Some(part) = self.groups.get(&join.group) else {
+            return;
+        };
+        let page = match page {
+            Ok(page) => page,
+            Err(error) => {
+                tracing::error!(stream = %join.group.stream, group = %join.group.group, %error, "snapshot failed");
+                part.seat.release();
+                return self.outbox.close(CloseCode::StoreFailed);
+            }
+        };
+        // What was sent so far; the page may know more, which its items' own sequences tell.
+        let seq = match self.dialect.framing {
+            Framing::WebSocket => part.seat.seen(),
+            Framing::EventStream => first_seq,
+        };
+        let frame = opening::page_frame(join, self.dialect, &page, seq, false);
+        self.outbox.deliver_uncounted(&frame);
+        part.seat.release();
+        self.subscribers.metrics.snapshot_pages.inc();
+        match page.next_after() {
+            Some(after) => {
+                *paging = Some(Paging {
+                    after,
+                    first_seq,
+                    is_reading: false,
+                });
+                self.queued.push_back(subscription_id.clone());
+                self.outbox.want_room();
+            }
+            None if self.dialect.framing == Framing::EventStream => part.seat.release(),
+            None => {}
+        }
+    }
+
+    /// Lets subscriptions begin anew that changes have passed by: with what they missed, or with a fresh snapshot.
+    fn make_good(&mut self) {
+        let lagging: Vec<(GroupKey, u64, Arc<str>)> = self
+            .groups
+            .iter()
+            .filter_map(|(group, part)| {
+                let since = part.seat.take_lag()?;
+                Some((group.clone(), since, part.seat.epoch()))
+            })
+            .collect();
+        for (group, seq, epoch) in lagging {
+            self.subscribers.metrics.slow_consumer_syncs.inc();
+            let behind = self
+                .live
+                .iter()
+                .filter(|(_, live)| live.join.group == group);
+            let behind: Vec<Arc<str>> = behind.map(|(id, _)| id.clone()).collect();
+            for id in behind {
+                let Some(Live { join, paging }) = self.live.get(&id) else {
+                    continue;
+                };
+                // Half a snapshot is nothing to go on from.
+                let can_resume = self.dialect.is_version_2 && paging.is_none();
+                let since = can_resume.then(|| Position {
+                    epoch: epoch.clone(),
+                    seq,
+                });
+                let beginning = Beginning {
+                    join: join.clone(),
+                    wish: Wish {
+                        since,
+                        is_reset: true,
+                    },
+                    stage: Stage::Queued,
+                    waiting: VecDeque::new(),
+                };
+                self.beginning.insert(id.clone(), beginning);
+                self.begin_or_queue(&id);
+            }
         }
     }
 
@@ -301,7 +573,7 @@ impl Subscriptions {
     fn take_waiting(&mut self, subscription_id: &Arc<str>, mut waiting: VecDeque<Said>) {
         while let Some(said) = waiting.pop_front() {
             match said {
-                Said::Join(join) => self.join(join),
+                Said::Join(join, since) => self.join(join, since),
                 Said::Leave => self.leave(subscription_id),
             }
             if let Some(beginning) = self.beginning.get_mut(subscription_id) {
@@ -311,9 +583,67 @@ impl Subscriptions {
         }
     }
 
+    /// The connection's seat in a group, for one more subscription.
+    fn sit(&mut self, group: &GroupKey) -> &Seat {
+        let part = self.groups.entry_ref(group).or_insert_with(|| Part {
+            seat: self
+                .subscribers
+                .hub
+                .enter(group, self.id, &self.outbox, self.dialect),
+            subscriptions: 0,
+        });
+        part.subscriptions += 1;
+        &part.seat
+    }
+
+    /// Gives the seat up when no other subscription needs it.
+    fn stand_up(&mut self, group: &GroupKey) {
+        let Some(part) = self.groups.get_mut(group) else {
+            return;
+        };
+        part.subscriptions -= 1;
+        if part.subscriptions == 0
+            && let Some(part) = self.groups.remove(group)
+        {
+            self.subscribers.hub.exit(&part.seat);
+        }
+    }
+
+    /// Lets changes through that wait for the pages of a snapshot.
+    fn end_paging(&self, live: &Live) {
+        let (Some(paging), Some(part)) = (&live.paging, self.groups.get(&live.join.group)) else {
+            return;
+        };
+        if paging.is_reading {
+            part.seat.release();
+        }
+        if self.dialect.framing == Framing::EventStream {
+            part.seat.release();
+        }
+    }
+
+    fn unsubscribe(&mut self, join: &Subscribing) {
+        if let Some(part) = self.groups.get(&join.group) {
+            part.seat.unsubscribe(&join.subscription_id);
+        }
+        self.stand_up(&join.group);
+    }
+
     fn refuse(&self, join: &Subscribing) {
+        self.subscribers.metrics.joins_refused.inc();
         let frame = unauthorized_frame(join.group.as_ref(), join.item.as_deref(), clock::unix_ms());
-        self.outbox.push(frame.into());
+        self.outbox.push(self.dialect.frame(&frame, None));
+    }
+
+    fn refuse_for_limit(&self, join: &Subscribing, limit: usize) {
+        if !self.dialect.is_version_2 {
+            return self.refuse(join);
+        }
+        self.subscribers.metrics.joins_refused.inc();
+        let message = format!(
+            "this connection has {limit} subscriptions, which is the limit (subscriptions_max)"
+        );
+        self.tell_error(Some(&join.subscription_id), "subscription.limit", &message);
     }
 
     /// Closes the connection of a client that says too much of one subscription before it has begun.
@@ -328,6 +658,7 @@ impl Subscriptions {
     }
 
     fn tell_left(&self, join: &Subscribing) {
+        self.subscribers.metrics.leaves.inc();
         self.subscribers
             .leaves
             .tell(&join.group.stream, || self.input(join));
@@ -346,25 +677,4 @@ impl Subscriptions {
             self.context.as_deref(),
         )
     }
-}
-
-async fn snapshot(
-    subscribers: Arc<Subscribers>,
-    join: Subscribing,
-) -> Result<Snapshot, StoreError> {
-    let (sender, receiver) = oneshot::channel();
-    let done = Box::new(move |snapshot| {
-        // The connection may be gone.
-        let _ = sender.send(snapshot);
-    });
-    subscribers.streams.snapshot(
-        join.group.as_ref(),
-        join.item.as_deref(),
-        clock::unix_ms(),
-        done,
-    );
-    let dropped = |_| StoreError {
-        message: "the store dropped the request".into(),
-    };
-    receiver.await.map_err(dropped)?
 }

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use super::protocol;
 use super::workers::Worker;
 use crate::engine::{BindError, Binding, Call, Failure, Function, ReplyTo, TriggerType};
+use crate::metrics::Metrics;
 
 /// A function that a worker executes.
 pub(super) struct RemoteFunction {
     pub(super) worker: Arc<Worker>,
+    pub(super) metrics: Arc<Metrics>,
 }
 
 impl Function for RemoteFunction {
@@ -23,6 +25,7 @@ impl Function for RemoteFunction {
         }
         match self.worker.begin(reply) {
             Ok(invocation_id) => {
+                self.metrics.invocations_total.inc();
                 let invocation_id = invocation_id.hyphenated().to_string();
                 let frame = protocol::invoke_function(&invocation_id, call);
                 self.worker.outbox.push(frame.into());

@@ -17,7 +17,7 @@ use super::workers::{Claim, Claimed, Worker, Workers};
 use crate::engine::{
     Answer, Binding, Call, CallResult, Details, Failure, Function, Output, OwnerId, ReplyTo,
 };
-use crate::socket::{Connection, Incoming, Outbox};
+use crate::socket::{Connection, End, Incoming, Outbox};
 
 /// How often calls are looked at that wait for a worker, at least.
 const SWEEP_INTERVAL_MAX: Duration = Duration::from_secs(10);
@@ -30,15 +30,15 @@ const TELEMETRY_PREFIXES: [&[u8]; 3] = [b"OTLP", b"MTRC", b"LOGS"];
 
 /// Serves one connection until it ends.
 pub async fn serve(socket: HyperWebsocket, workers: Arc<Workers>, addr: IpAddr) {
-    let socket = match socket.await {
-        Ok(socket) => socket,
+    let limits = workers.limits.connection;
+    let mut connection = match Connection::open(socket, limits).await {
+        Ok(connection) => connection,
         Err(error) => {
             tracing::debug!(%error, "worker went away during its upgrade");
             return;
         }
     };
-    let mut connection = Connection::new(socket, workers.limits.connection);
-    let worker = workers.connect(addr);
+    let worker = workers.connect(addr, connection.outbox().clone());
     tracing::info!(worker = %worker.id, "worker connected");
     let session = Session {
         workers: &workers,
@@ -53,9 +53,15 @@ pub async fn serve(socket: HyperWebsocket, workers: Arc<Workers>, addr: IpAddr) 
         tokio::select! {
             biased;
             // First, so that a worker that never stops sending cannot put it off.
-            _ = sweep.tick() => worker.sweep(invocation_time_max),
-            incoming = connection.next(&worker.outbox) => match incoming {
-                Ok(incoming) => session.receive(&incoming),
+            _ = sweep.tick() => {
+                let overdue = worker.sweep(invocation_time_max);
+                workers.metrics.invocation_timeouts.inc_by(overdue as u64);
+            }
+            incoming = connection.next() => match incoming {
+                Ok(incoming) => {
+                    workers.metrics.worker_messages.inc();
+                    session.receive(&incoming);
+                }
                 Err(end) => break end,
             },
         }
@@ -65,6 +71,9 @@ pub async fn serve(socket: HyperWebsocket, workers: Arc<Workers>, addr: IpAddr) 
         }
     };
     workers.disconnect(&worker);
+    if let End::ByServer(code) = end {
+        workers.metrics.closes.inc(code.on_wire().0);
+    }
     tracing::info!(worker = %worker.id, ?end, "worker disconnected");
 }
 
@@ -76,6 +85,7 @@ struct Session<'a> {
 impl Session<'_> {
     fn receive(&self, incoming: &Incoming) {
         let text = match incoming {
+            Incoming::Room => return,
             Incoming::Text(text) => text.as_str(),
             Incoming::Binary(bytes) => {
                 if TELEMETRY_PREFIXES
@@ -138,6 +148,7 @@ impl Session<'_> {
         let reply = match self.reply_to(invoke) {
             Ok(reply) => reply,
             Err((reply, limit)) => {
+                self.workers.metrics.calls_refused.inc();
                 let message = format!(
                     "this connection has {limit} calls that are not answered, which is the limit"
                 );
@@ -222,6 +233,7 @@ impl Session<'_> {
         } else {
             Arc::new(RemoteFunction {
                 worker: worker.clone(),
+                metrics: self.workers.metrics.clone(),
             })
         };
         let registry = self.workers.registry();

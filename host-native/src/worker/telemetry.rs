@@ -4,12 +4,12 @@
 use hyper_tungstenite::HyperWebsocket;
 
 use super::workers::Workers;
-use crate::socket::{Connection, Outbox};
+use crate::socket::Connection;
 
 /// Reads one connection until it ends.
 pub async fn discard_telemetry(socket: HyperWebsocket, workers: &Workers) {
-    let Ok(socket) = socket.await else { return };
-    let outbox = Outbox::new(workers.limits.queue_bytes_max);
-    let mut connection = Connection::new(socket, workers.limits.connection);
-    while connection.next(&outbox).await.is_ok() {}
+    let limits = workers.limits.connection;
+    if let Ok(mut connection) = Connection::open(socket, limits).await {
+        while connection.next().await.is_ok() {}
+    }
 }

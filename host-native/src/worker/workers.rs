@@ -17,6 +17,7 @@ use crate::engine::{
     Call, CallResult, Details, Failure, Function, Notices, Output, OwnerId, Registry, ReplyTo,
     Triggers,
 };
+use crate::metrics::Metrics;
 use crate::socket::{CloseCode, Limits, Outbox};
 
 /// The bounds of the worker port.
@@ -30,8 +31,6 @@ pub struct WorkerLimits {
     pub connections_max: usize,
     /// Calls of one connection that are not answered yet; one more is answered `too_many_calls`.
     pub calls_in_flight_max: usize,
-    /// Bytes waiting to be sent to one connection; beyond it the connection is closed with 4008.
-    pub queue_bytes_max: usize,
     /// How long a worker may take for a call; after that its caller is answered `invocation_timeout`.
     pub invocation_time_max: Duration,
 }
@@ -98,12 +97,12 @@ pub struct WorkerInfo {
 }
 
 impl Worker {
-    fn new(limits: &WorkerLimits, addr: IpAddr) -> Self {
+    fn new(outbox: Arc<Outbox>, addr: IpAddr) -> Self {
         let (invocation_prefix, _) = Uuid::new_v4().as_u64_pair();
         Self {
             id: Uuid::new_v4().to_string().into(),
             reattach_token: Uuid::new_v4().to_string(),
-            outbox: Arc::new(Outbox::new(limits.queue_bytes_max)),
+            outbox,
             calls_in_flight: Arc::default(),
             executing: Mutex::new(Some(HashMap::new())),
             next_invocation: AtomicU64::new(1),
@@ -193,10 +192,18 @@ impl Worker {
         }
     }
 
-    /// Forgets calls whose callers no longer wait, and answers those that take too long.
-    pub(super) fn sweep(&self, invocation_time_max: Duration) {
+    /// How many calls this worker executes that somebody waits for.
+    fn executing_len(&self) -> usize {
+        let executing = self.executing.lock();
+        executing.as_ref().map_or(0, |calls| {
+            calls.values().filter(|call| call.reply.is_wanted()).count()
+        })
+    }
+
+    /// Forgets calls whose callers no longer wait, and answers those that take too long. How many those were.
+    pub(super) fn sweep(&self, invocation_time_max: Duration) -> usize {
         let overdue: Vec<Executing> = match self.executing.lock().as_mut() {
-            None => return,
+            None => return 0,
             Some(calls) => {
                 calls.retain(|_, call| call.reply.is_wanted());
                 calls
@@ -205,6 +212,7 @@ impl Worker {
                     .collect()
             }
         };
+        let count = overdue.len();
         // Not under the lock: an answer may go to this worker itself.
         for call in overdue {
             let seconds = invocation_time_max.as_secs_f64();
@@ -213,6 +221,7 @@ impl Worker {
                 format!("the worker has not answered within {seconds} s"),
             );
         }
+        count
     }
 }
 
@@ -225,6 +234,7 @@ pub struct Workers {
     connected: Mutex<HashMap<OwnerId, Arc<Worker>>>,
     /// The trigger type `engine::workers-available`.
     availability: Arc<Notices>,
+    pub(super) metrics: Arc<Metrics>,
 }
 
 /// How long the owner of a function has to show life when another worker wants the function.
@@ -245,6 +255,7 @@ impl Workers {
         triggers: Arc<Triggers>,
         availability: Arc<Notices>,
         limits: WorkerLimits,
+        metrics: Arc<Metrics>,
     ) -> Self {
         Self {
             registry,
@@ -252,6 +263,7 @@ impl Workers {
             limits,
             connected: Mutex::default(),
             availability,
+            metrics,
         }
     }
 
@@ -263,8 +275,8 @@ impl Workers {
         &self.triggers
     }
 
-    pub(super) fn connect(&self, addr: IpAddr) -> Arc<Worker> {
-        let worker = Arc::new(Worker::new(&self.limits, addr));
+    pub(super) fn connect(&self, addr: IpAddr, outbox: Arc<Outbox>) -> Arc<Worker> {
+        let worker = Arc::new(Worker::new(outbox, addr));
         self.connected
             .lock()
             .insert(worker.id.clone(), worker.clone());
@@ -372,6 +384,12 @@ impl Workers {
         for worker in self.connected.lock().values() {
             worker.outbox.close(CloseCode::Restart);
         }
+    }
+
+    /// How many calls workers execute that somebody waits for.
+    pub fn executing_len(&self) -> usize {
+        let workers: Vec<_> = self.connected.lock().values().cloned().collect();
+        workers.iter().map(|worker| worker.executing_len()).sum()
     }
 
     /// How many workers are connected.

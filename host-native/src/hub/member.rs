@@ -1,0 +1,323 @@
+//! One connection's part in one group: what it subscribes to, how far it has seen, and what is held back or missed.
+//!
+//! A member is in one of three states. *Live*: each change goes to its outbox. *Holding*: while one of its subscriptions
+//! begins, changes are held back, so that none overtakes the `sync` and none is lost between snapshot and subscription.
+//! *Lagging*: its peer reads too slowly, changes have passed it by, and it is owed a fresh `sync` or a resume.
+
+use std::cell::Cell;
+use std::sync::Arc;
+
+use iii_stream_core::event::wants;
+use iii_stream_core::{Change, GroupRef, Kind};
+
+use super::batch::Batch;
+use super::dialect::Dialect;
+use crate::metrics::{Metrics, SlowConsumerEnd};
+use crate::socket::{CloseCode, Frame, Outbox};
+
+/// See the module.
+pub(super) struct Member {
+    pub(super) connection: super::ConnectionId,
+    pub(super) outbox: Arc<Outbox>,
+    dialect: Dialect,
+    subscriptions: Vec<Subscription>,
+    hold: Option<Box<Hold>>,
+    /// The last change that was handed to the outbox or skipped.
+    seen: u64,
+    /// Changes after this one have passed by some subscription.
+    lags_since: Option<u64>,
+}
+
+/// What is held back.
+#[derive(Default)]
+struct Hold {
+    /// Subscriptions that begin.
+    joins: usize,
+    changes: Vec<Arc<Change>>,
+    /// More came than is held, and was dropped.
+    is_overrun: bool,
+    /// There were custom events in it.
+    lost_events: bool,
+}
+
+struct Subscription {
+    id: Arc<str>,
+    /// `None`: the whole group.
+    item: Option<Arc<str>>,
+    /// Its `sync` told of all changes up to this one.
+    synced: u64,
+}
+
+/// What a connection subscribes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subscribing {
+    /// Chosen by the client, unique on its connection.
+    pub subscription_id: Arc<str>,
+    /// The group.
+    pub group: iii_stream_core::GroupKey,
+    /// The item; `None`: the whole group.
+    pub item: Option<Arc<str>>,
+}
+
+/// What is to be done after a subscription's beginning was handed in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Joined {
+    /// The subscription is live.
+    Live,
+    /// The connection has seen later changes than the snapshot holds: take another one.
+    SnapshotTooOld,
+    /// The connection is gone.
+    Gone,
+}
+
+/// What members of a group share when changes reach them.
+#[derive(Clone, Copy)]
+pub(super) struct Context<'a> {
+    pub(super) group: GroupRef<'a>,
+    pub(super) epoch: &'a str,
+    pub(super) held_max: usize,
+    pub(super) metrics: &'a Metrics,
+    pub(super) tally: &'a Tally,
+}
+
+/// What one step has delivered.
+#[derive(Default)]
+pub(super) struct Tally {
+    pub(super) messages: Cell<u64>,
+    pub(super) bytes: Cell<u64>,
+}
+
+impl Tally {
+    fn add(&self, messages: usize, bytes: usize) {
+        self.messages.set(self.messages.get() + messages as u64);
+        self.bytes.set(self.bytes.get() + bytes as u64);
+    }
+}
+
+impl Member {
+    pub(super) fn new(
+        connection: super::ConnectionId,
+        outbox: Arc<Outbox>,
+        dialect: Dialect,
+    ) -> Self {
+        Self {
+            connection,
+            outbox,
+            dialect,
+            subscriptions: Vec::with_capacity(1),
+            hold: None,
+            seen: 0,
+            lags_since: None,
+        }
+    }
+
+    pub(super) fn seen(&self) -> u64 {
+        self.seen
+    }
+
+    /// Since which change some have passed by; asked once, by whoever makes good for it.
+    pub(super) fn take_lag(&mut self) -> Option<u64> {
+        self.lags_since.take()
+    }
+
+    /// Begins to hold changes back.
+    pub(super) fn hold(&mut self) {
+        self.hold.get_or_insert_default().joins += 1;
+    }
+
+    /// Ends a hold; once no other is left, sends what was held back.
+    pub(super) fn release(&mut self, context: Context<'_>) {
+        let Some(hold) = &mut self.hold else { return };
+        hold.joins = hold.joins.saturating_sub(1);
+        if 0 < hold.joins {
+            return;
+        }
+        let Some(hold) = self.hold.take() else { return };
+        if hold.is_overrun {
+            self.take_missed(hold.lost_events, context);
+        } else {
+            self.send(&hold.changes, context);
+        }
+    }
+
+    /// Begins a subscription whose snapshot or resume reaches up to `seq`: sends what was held back before it, then `frames`.
+    pub(super) fn begin(
+        &mut self,
+        join: &Subscribing,
+        seq: u64,
+        frames: &[Frame],
+        context: Context<'_>,
+    ) -> Joined {
+        if seq < self.seen {
+            return Joined::SnapshotTooOld;
+        }
+        if let Some(hold) = &mut self.hold {
+            let count = hold
+                .changes
+                .iter()
+                .take_while(|change| change.seq <= seq)
+                .count();
+            let before: Vec<_> = hold.changes.drain(..count).collect();
+            self.send(&before, context);
+        }
+        self.seen = seq;
+        for frame in frames {
+            self.outbox.deliver_uncounted(frame);
+        }
+        self.unsubscribe(&join.subscription_id);
+        self.subscriptions.push(Subscription {
+            id: join.subscription_id.clone(),
+            item: join.item.clone(),
+            synced: seq,
+        });
+        if join.item.is_none() && !self.dialect.is_version_2 {
+            // This `sync` tells of everything, to the connection's other subscriptions of the group too.
+            for subscription in &mut self.subscriptions {
+                subscription.synced = subscription.synced.max(seq);
+            }
+        }
+        Joined::Live
+    }
+
+    pub(super) fn unsubscribe(&mut self, subscription_id: &str) {
+        self.subscriptions
+            .retain(|subscription| &*subscription.id != subscription_id);
+    }
+
+    /// Takes the next changes of the group.
+    pub(super) fn take(&mut self, batch: &Batch<'_>, context: Context<'_>) {
+        match &mut self.hold {
+            Some(hold) => hold.add(batch.changes, context.held_max),
+            None if self.lags_since.is_some() => self.miss(batch.changes, context),
+            None => self.send_batch(batch, context),
+        }
+    }
+
+    /// Learns that changes were dropped before they could be sent.
+    pub(super) fn take_missed(&mut self, events: bool, context: Context<'_>) {
+        if let Some(hold) = &mut self.hold {
+            hold.overrun();
+            hold.lost_events |= events;
+        } else if events && !self.dialect.is_version_2 {
+            self.close_for_missed_event(context);
+        } else {
+            self.lag();
+        }
+    }
+
+    fn send(&mut self, changes: &[Arc<Change>], context: Context<'_>) {
+        if self.lags_since.is_some() {
+            self.miss(changes, context);
+        } else if !changes.is_empty() {
+            self.send_batch(&Batch::new(context.group, context.epoch, changes), context);
+        }
+    }
+
+    fn send_batch(&mut self, batch: &Batch<'_>, context: Context<'_>) {
+        let (Some(first), Some(last)) = (batch.changes.first(), batch.changes.last()) else {
+            return;
+        };
+        let wants_all = match self.subscriptions.as_slice() {
+            [one] => one.item.is_none() && one.synced < first.seq,
+            _ => false,
+        };
+        let (run, count) = if wants_all {
+            (batch.run(self.dialect), batch.changes.len())
+        } else {
+            let wanted: Vec<usize> = (0..batch.changes.len())
+                .filter(|&index| self.wants(&batch.changes[index]))
+                .collect();
+            if wanted.is_empty() {
+                self.seen = self.seen.max(last.seq);
+                return;
+            }
+            (batch.some(self.dialect, &wanted), wanted.len())
+        };
+        let Ok(run) = run else {
+            // Nobody needed the value when the change was made.
+            return self.lag();
+        };
+        if 1 < count && self.outbox.bytes_max() < run.len() {
+            return self.send_singly(batch, context);
+        }
+        match self.outbox.deliver(&run) {
+            Ok(()) => {
+                self.seen = self.seen.max(last.seq);
+                context.tally.add(count, run.len());
+            }
+            Err(_) => self.miss(batch.changes, context),
+        }
+    }
+
+    /// Sends one by one what would not fit together.
+    fn send_singly(&mut self, batch: &Batch<'_>, context: Context<'_>) {
+        for (index, change) in batch.changes.iter().enumerate() {
+            if self.wants(change) {
+                let Ok(frame) = batch.frame(self.dialect, index) else {
+                    return self.lag();
+                };
+                if self.outbox.deliver(&frame).is_err() {
+                    return self.miss(&batch.changes[index..], context);
+                }
+                context.tally.add(1, frame.len());
+            }
+            self.seen = self.seen.max(change.seq);
+        }
+    }
+
+    /// Lets changes pass by. No later state tells of custom events, and version 1 cannot be told that it missed some.
+    fn miss(&mut self, changes: &[Arc<Change>], context: Context<'_>) {
+        let wanted = || changes.iter().filter(|change| self.wants(change));
+        context
+            .metrics
+            .slow_consumer_missed
+            .inc_by(wanted().count() as u64);
+        if !self.dialect.is_version_2 && wanted().any(|change| is_event(change)) {
+            self.close_for_missed_event(context);
+        }
+        self.lag();
+    }
+
+    fn close_for_missed_event(&self, context: Context<'_>) {
+        if !self.outbox.is_closing() {
+            let ends = &context.metrics.slow_consumer_ends;
+            ends.of(SlowConsumerEnd::MissedEvent).inc();
+            self.outbox.close(CloseCode::SlowConsumer);
+        }
+    }
+
+    fn lag(&mut self) {
+        if self.lags_since.is_none() {
+            self.lags_since = Some(self.seen);
+            self.outbox.want_room();
+        }
+    }
+
+    /// Whether one of the subscriptions gets to see a change that its `sync` did not tell of.
+    fn wants(&self, change: &Change) -> bool {
+        self.subscriptions.iter().any(|subscription| {
+            subscription.synced < change.seq && wants(subscription.item.as_deref(), change)
+        })
+    }
+}
+
+fn is_event(change: &Change) -> bool {
+    matches!(change.kind, Kind::Event { .. })
+}
+
+impl Hold {
+    fn add(&mut self, changes: &[Arc<Change>], held_max: usize) {
+        if self.is_overrun || held_max < self.changes.len() + changes.len() {
+            self.overrun();
+            self.lost_events |= changes.iter().any(|change| is_event(change));
+        } else {
+            self.changes.extend_from_slice(changes);
+        }
+    }
+
+    fn overrun(&mut self) {
+        self.is_overrun = true;
+        self.lost_events |= self.changes.iter().any(|change| is_event(change));
+        self.changes = Vec::new();
+    }
+}

@@ -1,0 +1,272 @@
+//! The connections that subscribe to one group or to items of it, and the walk that brings them its changes.
+//!
+//! Members stand in chunks with a lock each, so that a walk over a large crowd holds up nobody who joins or leaves, and lets
+//! other tasks run between two chunks.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use iii_stream_core::{Change, GroupKey};
+use parking_lot::Mutex;
+
+use super::ConnectionId;
+use super::batch::Batch;
+use super::dialect::Dialect;
+use super::member::{Context, Joined, Member, Subscribing, Tally};
+use crate::feed::Interest;
+use crate::metrics::Metrics;
+use crate::socket::{Frame, Outbox};
+
+/// Members of one chunk, which are served under one lock.
+const CHUNK_MEMBERS_MAX: usize = 64;
+
+/// Chunks that a walk serves before others get their turn. Measured: letting others in after every chunk costs a tenth of the
+/// throughput, because the other threads wake up for each turn.
+const WALK_CHUNKS: usize = 4;
+
+/// See the module.
+pub(super) struct Topic {
+    pub(super) key: GroupKey,
+    state: Mutex<State>,
+    /// Members that take values; the others are content with operations.
+    values_wanted: AtomicUsize,
+    held_max: usize,
+    metrics: Arc<Metrics>,
+}
+
+struct State {
+    chunks: Vec<Arc<Chunk>>,
+    /// Chunks that have room, some of them perhaps no more.
+    with_room: Vec<usize>,
+    members: usize,
+    /// Names the group's history.
+    epoch: Arc<str>,
+    /// No longer in the table: whoever still holds this topic must look it up again.
+    is_removed: bool,
+}
+
+struct Chunk {
+    index: usize,
+    members: Mutex<Vec<Member>>,
+}
+
+/// A connection's place in a group.
+pub struct Seat {
+    pub(super) topic: Arc<Topic>,
+    chunk: Arc<Chunk>,
+    connection: ConnectionId,
+    takes_values: bool,
+}
+
+impl Topic {
+    pub(super) fn new(key: GroupKey, held_max: usize, metrics: Arc<Metrics>) -> Self {
+        Self {
+            key,
+            state: Mutex::new(State {
+                chunks: Vec::with_capacity(1),
+                with_room: Vec::new(),
+                members: 0,
+                epoch: "".into(),
+                is_removed: false,
+            }),
+            values_wanted: AtomicUsize::new(0),
+            held_max,
+            metrics,
+        }
+    }
+
+    pub(super) fn interest(&self) -> Interest {
+        if 0 < self.values_wanted.load(Ordering::Acquire) {
+            Interest::Values
+        } else {
+            Interest::Operations
+        }
+    }
+
+    /// Takes a connection in; `None` when the topic is no longer in the table.
+    pub(super) fn enter(
+        self: &Arc<Self>,
+        connection: ConnectionId,
+        outbox: &Arc<Outbox>,
+        dialect: Dialect,
+    ) -> Option<Seat> {
+        let mut state = self.state.lock();
+        if state.is_removed {
+            return None;
+        }
+        state.members += 1;
+        if !dialect.deltas {
+            self.values_wanted.fetch_add(1, Ordering::AcqRel);
+        }
+        let chunk = state.chunk_with_room();
+        let member = Member::new(connection, outbox.clone(), dialect);
+        chunk.members.lock().push(member);
+        Some(Seat {
+            topic: self.clone(),
+            chunk,
+            connection,
+            takes_values: !dialect.deltas,
+        })
+    }
+
+    /// Lets a connection go. Whether the topic is of no use any more; it is marked as removed then.
+    pub(super) fn exit(&self, seat: &Seat) -> bool {
+        let mut state = self.state.lock();
+        let mut members = seat.chunk.members.lock();
+        let Some(place) = members
+            .iter()
+            .position(|member| member.connection == seat.connection)
+        else {
+            return false;
+        };
+        if members.len() == CHUNK_MEMBERS_MAX {
+            state.with_room.push(seat.chunk.index);
+        }
+        members.swap_remove(place);
+        drop(members);
+        if seat.takes_values {
+            self.values_wanted.fetch_sub(1, Ordering::AcqRel);
+        }
+        state.members -= 1;
+        state.is_removed = state.members == 0;
+        state.is_removed
+    }
+
+    /// Brings the next changes to all members.
+    pub(super) async fn deliver(&self, changes: &[Arc<Change>]) {
+        let epoch = self.epoch();
+        let batch = Batch::new(self.key.as_ref(), &epoch, changes);
+        let tally = Tally::default();
+        let mut index = 0;
+        while let Some(chunk) = self.chunk(index) {
+            if 0 < index && index.is_multiple_of(WALK_CHUNKS) {
+                tokio::task::yield_now().await;
+            }
+            for member in chunk.members.lock().iter_mut() {
+                member.take(&batch, self.context(&epoch, &tally));
+            }
+            index += 1;
+        }
+        self.count(&tally);
+        self.metrics.fanout_messages.observe(tally.messages.get());
+    }
+
+    fn count(&self, tally: &Tally) {
+        self.metrics.delivered_messages.inc_by(tally.messages.get());
+        self.metrics.delivered_bytes.inc_by(tally.bytes.get());
+    }
+
+    /// Tells all members that changes were dropped.
+    pub(super) fn missed(&self, events: bool) {
+        let epoch = self.epoch();
+        let tally = Tally::default();
+        let mut index = 0;
+        while let Some(chunk) = self.chunk(index) {
+            for member in chunk.members.lock().iter_mut() {
+                member.take_missed(events, self.context(&epoch, &tally));
+            }
+            index += 1;
+        }
+    }
+
+    fn chunk(&self, index: usize) -> Option<Arc<Chunk>> {
+        self.state.lock().chunks.get(index).cloned()
+    }
+
+    fn epoch(&self) -> Arc<str> {
+        self.state.lock().epoch.clone()
+    }
+
+    fn context<'a>(&'a self, epoch: &'a str, tally: &'a Tally) -> Context<'a> {
+        Context {
+            group: self.key.as_ref(),
+            epoch,
+            held_max: self.held_max,
+            metrics: &self.metrics,
+            tally,
+        }
+    }
+}
+
+impl State {
+    fn chunk_with_room(&mut self) -> Arc<Chunk> {
+        let has_room = |chunk: &&Arc<Chunk>| chunk.members.lock().len() < CHUNK_MEMBERS_MAX;
+        if let Some(last) = self.chunks.last().filter(has_room) {
+            return last.clone();
+        }
+        while let Some(index) = self.with_room.pop() {
+            if let Some(chunk) = self.chunks.get(index).filter(has_room) {
+                return chunk.clone();
+            }
+        }
+        let chunk = Arc::new(Chunk {
+            index: self.chunks.len(),
+            members: Mutex::new(Vec::with_capacity(1)),
+        });
+        self.chunks.push(chunk.clone());
+        chunk
+    }
+}
+
+impl Seat {
+    /// Begins to hold changes back for this connection, because one of its subscriptions begins.
+    pub fn hold(&self) {
+        self.change(|member, _| member.hold());
+    }
+
+    /// Ends a hold.
+    pub fn release(&self) {
+        self.change(Member::release);
+    }
+
+    /// Begins a subscription with a snapshot or resume of one moment: what was held back up to `seq`, then `frames`, then what
+    /// comes. The hold goes on until [`Seat::release`].
+    pub fn begin(
+        &self,
+        join: &Subscribing,
+        epoch: &Arc<str>,
+        seq: u64,
+        frames: &[Frame],
+    ) -> Joined {
+        {
+            let mut state = self.topic.state.lock();
+            if state.epoch != *epoch {
+                state.epoch = epoch.clone();
+            }
+        }
+        self.change(|member, context| member.begin(join, seq, frames, context))
+            .unwrap_or(Joined::Gone)
+    }
+
+    /// Ends a subscription.
+    pub fn unsubscribe(&self, subscription_id: &str) {
+        self.change(|member, _| member.unsubscribe(subscription_id));
+    }
+
+    /// The last change that this connection was sent, or that did not concern it.
+    pub fn seen(&self) -> u64 {
+        self.change(|member, _| member.seen()).unwrap_or(0)
+    }
+
+    /// Since which change some have passed this connection by; asked once, by whoever makes good for it.
+    pub fn take_lag(&self) -> Option<u64> {
+        self.change(|member, _| member.take_lag()).flatten()
+    }
+
+    /// Names the group's history, once a subscription has begun.
+    pub fn epoch(&self) -> Arc<str> {
+        self.topic.epoch()
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut Member, Context<'_>) -> T) -> Option<T> {
+        let epoch = self.topic.epoch();
+        let mut members = self.chunk.members.lock();
+        let member = members
+            .iter_mut()
+            .find(|member| member.connection == self.connection)?;
+        let tally = Tally::default();
+        let changed = change(member, self.topic.context(&epoch, &tally));
+        self.topic.count(&tally);
+        Some(changed)
+    }
+}

@@ -1,0 +1,269 @@
+//! What a subscription begins with: a snapshot or what has changed since, read from where the stream is kept, and written as
+//! frames for its connection.
+
+use std::sync::Arc;
+
+use iii_stream_core::Position;
+use iii_stream_core::event::{delta_frame, event_frame, group_sync_frame, item_sync_frame};
+use iii_stream_core::version2::{Sync, page_sync_frame, resume_sync_frame};
+use tokio::sync::oneshot;
+
+use crate::clock;
+use crate::hub::{Dialect, Framing, Subscribing};
+use crate::socket::Frame;
+use crate::store::{Done, Resumed, Snapshot, SnapshotPage, Store, StoreError};
+use crate::stream::CustomStorage;
+
+/// See the module.
+pub(super) struct Opening {
+    content: Content,
+    /// What the client holds is of no use any more.
+    is_reset: bool,
+}
+
+enum Content {
+    Whole(Snapshot),
+    Page(SnapshotPage),
+    Resumed { resumed: Resumed, from: u64 },
+}
+
+/// What the client is to be told to begin with.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Wish {
+    /// Where the client left off.
+    pub(super) since: Option<Position>,
+    /// Whether it held something before.
+    pub(super) is_reset: bool,
+}
+
+/// Why a subscription cannot begin.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum OpenError {
+    /// The store failed.
+    #[error("{0}")]
+    Store(StoreError),
+    /// The stream has no versions.
+    #[error(
+        "version 2 needs versions, which items kept by a worker's functions do not have: join with version 1"
+    )]
+    Unsupported,
+}
+
+/// Reads what a subscription begins with.
+///
+/// Errors: [`OpenError`].
+pub(super) async fn open(
+    streams: Arc<CustomStorage>,
+    join: Subscribing,
+    dialect: Dialect,
+    wish: Wish,
+) -> Result<Opening, OpenError> {
+    let (group, item) = (join.group.as_ref(), join.item.as_deref());
+    if !dialect.is_version_2 {
+        let snapshot = ask(|done| streams.snapshot(group, item, clock::unix_ms(), done)).await?;
+        return Ok(Opening {
+            content: Content::Whole(snapshot),
+            is_reset: false,
+        });
+    }
+    if streams.is_custom(group.stream) {
+        return Err(OpenError::Unsupported);
+    }
+    let store = streams.store();
+    if let Some(since) = &wish.since {
+        let needs_values = !dialect.deltas;
+        let resumed = ask(|done| {
+            store.resume(group, item, since, needs_values, clock::unix_ms(), done);
+        })
+        .await?;
+        if let Some(resumed) = resumed {
+            let from = since.seq;
+            return Ok(Opening {
+                content: Content::Resumed { resumed, from },
+                is_reset: false,
+            });
+        }
+    }
+    let page = match item {
+        Some(item) => item_page(store, &join, item).await?,
+        None => next_page(store, &join, 0).await?,
+    };
+    Ok(Opening {
+        content: Content::Page(page),
+        is_reset: wish.is_reset || wish.since.is_some(),
+    })
+}
+
+/// Reads the page of a group that follows the item created at `after`.
+///
+/// Errors: [`OpenError::Store`].
+pub(super) async fn next_page(
+    store: &Arc<dyn Store>,
+    join: &Subscribing,
+    after: u64,
+) -> Result<SnapshotPage, OpenError> {
+    ask(|done| store.page(join.group.as_ref(), after, clock::unix_ms(), done)).await
+}
+
+/// Reads one item as a page of its own.
+///
+/// Errors: [`OpenError::Store`].
+pub(super) async fn item_page(
+    store: &Arc<dyn Store>,
+    join: &Subscribing,
+    item: &str,
+) -> Result<SnapshotPage, OpenError> {
+    let group = join.group.as_ref();
+    let snapshot = ask(|done| store.snapshot(group, Some(item), clock::unix_ms(), done)).await?;
+    let Snapshot {
+        epoch,
+        seq,
+        timestamp,
+        items,
+    } = snapshot;
+    Ok(SnapshotPage {
+        epoch,
+        seq,
+        timestamp,
+        items,
+        more: false,
+    })
+}
+
+async fn ask<T: Send + 'static>(request: impl FnOnce(Done<T>)) -> Result<T, OpenError> {
+    let (sender, receiver) = oneshot::channel();
+    request(Box::new(move |answer| {
+        // The connection may be gone.
+        let _ = sender.send(answer);
+    }));
+    let dropped = |_| StoreError {
+        message: "the store dropped the request".into(),
+    };
+    receiver
+        .await
+        .map_err(dropped)
+        .and_then(|answer| answer)
+        .map_err(OpenError::Store)
+}
+
+impl Opening {
+    pub(super) fn epoch(&self) -> &Arc<str> {
+        match &self.content {
+            Content::Whole(snapshot) => &snapshot.epoch,
+            Content::Page(page) => &page.epoch,
+            Content::Resumed { resumed, .. } => &resumed.epoch,
+        }
+    }
+
+    /// The last change that it tells of.
+    pub(super) fn seq(&self) -> u64 {
+        match &self.content {
+            Content::Whole(snapshot) => snapshot.seq,
+            Content::Page(page) => page.seq,
+            Content::Resumed { resumed, .. } => resumed.seq,
+        }
+    }
+
+    /// After which item the next page begins, if there is one.
+    pub(super) fn next_page_after(&self) -> Option<u64> {
+        match &self.content {
+            Content::Page(page) => page.next_after(),
+            Content::Whole(_) | Content::Resumed { .. } => None,
+        }
+    }
+
+    pub(super) fn is_resumed(&self) -> bool {
+        matches!(self.content, Content::Resumed { .. })
+    }
+
+    pub(super) fn is_reset(&self) -> bool {
+        self.is_reset
+    }
+
+    /// All of it for one connection. `None` where a change does not carry the value that the connection needs.
+    pub(super) fn frame(&self, join: &Subscribing, dialect: Dialect) -> Option<Frame> {
+        let group = join.group.as_ref();
+        let item = join.item.as_deref();
+        match &self.content {
+            Content::Whole(Snapshot {
+                epoch,
+                seq,
+                timestamp,
+                items,
+            }) => {
+                let text = match item {
+                    Some(item) => {
+                        let value = items.first().map(|(_, item)| &item.value);
+                        item_sync_frame(group, item, *timestamp, epoch, *seq, value)
+                    }
+                    None => {
+                        let values = items.iter().map(|(_, item)| &item.value);
+                        group_sync_frame(group, *timestamp, epoch, *seq, values)
+                    }
+                };
+                Some(dialect.frame(&text, None))
+            }
+            Content::Page(page) => Some(page_frame(join, dialect, page, page.seq, self.is_reset)),
+            Content::Resumed { resumed, from } => resumed_frame(join, dialect, resumed, *from),
+        }
+    }
+}
+
+fn sync<'a>(join: &'a Subscribing, epoch: &'a str, seq: u64, timestamp: u64) -> Sync<'a> {
+    Sync {
+        group: join.group.as_ref(),
+        item: join.item.as_deref(),
+        subscription_id: &join.subscription_id,
+        epoch,
+        seq,
+        timestamp,
+    }
+}
+
+/// One page. `seq` is the position up to which the connection has seen everything when it gets this.
+pub(super) fn page_frame(
+    join: &Subscribing,
+    dialect: Dialect,
+    page: &SnapshotPage,
+    seq: u64,
+    is_reset: bool,
+) -> Frame {
+    let sync = sync(join, &page.epoch, seq, page.timestamp);
+    let text = page_sync_frame(&sync, &page.items, page.more, is_reset);
+    // Whoever comes back in the middle of a snapshot has to begin again.
+    let at = (!page.more).then_some((&*page.epoch, seq));
+    dialect.frame(&text, at)
+}
+
+fn resumed_frame(
+    join: &Subscribing,
+    dialect: Dialect,
+    resumed: &Resumed,
+    from: u64,
+) -> Option<Frame> {
+    let group = join.group.as_ref();
+    let Resumed {
+        epoch,
+        seq,
+        timestamp,
+        changes,
+    } = resumed;
+    let subscription_id = &join.subscription_id;
+    let sync = resume_sync_frame(&sync(join, epoch, *seq, *timestamp), from);
+    let mut out = Vec::new();
+    // The changes that follow carry the positions; with none, this one does.
+    let at = match dialect.framing {
+        Framing::EventStream if !changes.is_empty() => None,
+        _ => Some((&**epoch, *seq)),
+    };
+    dialect.push(&mut out, &sync, at);
+    for change in changes {
+        let text = if dialect.deltas {
+            delta_frame(group, change, Some(subscription_id))
+        } else {
+            event_frame(group, change, Some(subscription_id))
+        };
+        dialect.push(&mut out, &text?, Some((epoch, change.seq)));
+    }
+    Some(Frame::encoded(out.into()))
+}
