@@ -5,6 +5,7 @@
 //! [`subscriber`]s, and [`engine`]'s triggers call functions again. [`server`] puts all of them together.
 
 pub mod auth;
+pub mod bench;
 pub mod channel;
 pub mod cli;
 pub mod clock;

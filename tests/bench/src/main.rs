@@ -1,19 +1,14 @@
 //! Runs the benchmarks the command line asks for and prints one report.
 //!
-//! Reading order: `args`, `worker_port` (what is measured, in which order), `load` and `single` (how),
-//! `wire` and its three implementations (what travels), `report` (what is said).
+//! Reading order: `args`, `worker_port` and `fanout` (what is measured, in which order), `iii_stream::bench` and `single`
+//! (how), the implementations of its `Wire` and `Medium` (what travels), `report` (what is said).
 
 mod args;
 mod batches;
 mod child;
 mod core_cost;
 mod echo;
-mod frame;
-mod histogram;
-mod load;
-mod machine;
 mod plan;
-mod process_cost;
 mod redis_process;
 mod redis_wire;
 mod report;
@@ -23,17 +18,16 @@ mod single;
 mod spread;
 mod strangers;
 mod values;
-mod wire;
 mod worker_calls;
 mod worker_client;
 mod worker_port;
 mod worker_rows;
-mod worker_wire;
 
 use std::io;
 use std::process::ExitCode;
 
 use args::{Args, What};
+use iii_stream::bench::machine;
 use report::Report;
 use strangers::Strangers;
 

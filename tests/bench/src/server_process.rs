@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use tempfile::TempDir;
 
 use crate::child::OwnChild;
-use crate::wire::PATIENCE;
+use iii_stream::bench::wire::PATIENCE;
 
 const CONFIG: &str = "\
 - name: iii-stream

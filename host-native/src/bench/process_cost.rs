@@ -14,24 +14,24 @@ const OWN_AND_CHILDREN: [usize; 4] = [11, 12, 13, 14];
 const MACHINE: [usize; 6] = [1, 2, 3, 6, 7, 8];
 
 /// User and system time of all threads of the process.
-pub(crate) fn cpu(pid: u32) -> io::Result<Duration> {
+pub fn cpu(pid: u32) -> io::Result<Duration> {
     process(&pid.to_string(), &OWN)
 }
 
 /// The same of this process and all its children that have ended.
-pub(crate) fn cpu_of_bench_and_children() -> io::Result<Duration> {
+pub fn cpu_of_bench_and_children() -> io::Result<Duration> {
     process("self", &OWN_AND_CHILDREN)
 }
 
 /// What all processes have taken, and what the host of a virtual machine has kept for others.
-pub(crate) fn cpu_of_machine() -> io::Result<Duration> {
+pub fn cpu_of_machine() -> io::Result<Duration> {
     let stat = std::fs::read_to_string("/proc/stat")?;
     let first = stat.lines().next().unwrap_or_default();
     sum(first, &MACHINE).ok_or_else(|| io::Error::other("no times in /proc/stat"))
 }
 
 /// Resident memory in bytes.
-pub(crate) fn rss_bytes(pid: u32) -> io::Result<u64> {
+pub fn rss_bytes(pid: u32) -> io::Result<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     status
         .lines()
