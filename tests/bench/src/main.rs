@@ -8,7 +8,14 @@ mod batches;
 mod child;
 mod core_cost;
 mod echo;
+mod fanout;
+mod fanout_rows;
+mod nats;
+mod nchan;
+mod node_ws;
 mod plan;
+mod raw;
+mod redis_medium;
 mod redis_process;
 mod redis_wire;
 mod report;
@@ -28,6 +35,7 @@ use std::process::ExitCode;
 
 use args::{Args, What};
 use iii_stream::bench::machine;
+use raw::Writes;
 use report::Report;
 use strangers::Strangers;
 
@@ -47,8 +55,11 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> io::Result<()> {
-    if args.what == What::EchoServer {
-        return echo::serve();
+    match args.what {
+        What::EchoServer => return echo::serve(),
+        What::RawEach => return raw::serve(Writes::Each),
+        What::RawQueued => return raw::serve(Writes::Queued),
+        What::WorkerPort | What::Fanout | What::Core | What::All => {}
     }
     let mut report = Report::new(machine::describe());
     if cfg!(debug_assertions) {
@@ -57,6 +68,9 @@ fn run(args: &Args) -> io::Result<()> {
     let strangers = Strangers::watch()?;
     if matches!(args.what, What::WorkerPort | What::All) {
         worker_port::measure(args, &mut report)?;
+    }
+    if matches!(args.what, What::Fanout | What::All) {
+        fanout::measure(args, &mut report)?;
     }
     if matches!(args.what, What::Core | What::All) {
         core_cost::measure(args, &mut report)?;
