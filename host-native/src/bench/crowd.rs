@@ -76,6 +76,8 @@ struct Member {
     greeting: Vec<u8>,
     /// Whether events are due here. The others are only there.
     listens: bool,
+    /// Events that came although none were due.
+    strays: u64,
     is_over: bool,
 }
 
@@ -171,6 +173,7 @@ impl<'m, M: Medium> Crowd<'m, M> {
             heard_at: asked_at,
             greeting,
             listens,
+            strays: 0,
             is_over: false,
         });
         Ok(())
@@ -218,7 +221,8 @@ impl<'m, M: Medium> Crowd<'m, M> {
                 self.greet(index)?;
             }
             if event.is_readable() || event.is_error() || event.is_read_closed() {
-                self.receive(index)?;
+                // No further event tells of an end that is here already.
+                self.receive(index, event.is_error() || event.is_read_closed())?;
             }
             Ok(())
         });
@@ -249,7 +253,8 @@ impl<'m, M: Medium> Crowd<'m, M> {
         }
     }
 
-    fn receive(&mut self, index: usize) -> io::Result<()> {
+    /// Reads what is there, and the end of the connection too if `is_ending`.
+    fn receive(&mut self, index: usize, is_ending: bool) -> io::Result<()> {
         loop {
             let member = &mut self.members[index];
             if member.is_over {
@@ -280,7 +285,7 @@ impl<'m, M: Medium> Crowd<'m, M> {
             member.rest.clear();
             self.heard(index, kept + read)?;
             // A short read has emptied the socket: the next event tells of more.
-            if read < offered {
+            if read < offered && !is_ending {
                 return Ok(());
             }
         }
@@ -303,6 +308,10 @@ impl<'m, M: Medium> Crowd<'m, M> {
                     seq,
                 } => {
                     at += bytes;
+                    if !member.listens {
+                        member.strays += 1;
+                        continue;
+                    }
                     if !member.check.take(counter, seq) {
                         continue;
                     }
@@ -357,11 +366,130 @@ impl<'m, M: Medium> Crowd<'m, M> {
     pub fn faults(&self, published: u64) -> Faults {
         let mut faults = Faults::default();
         for member in &self.members {
-            // Who does not listen is owed nothing, and what came nevertheless came too often.
-            faults += member
-                .check
-                .faults(if member.listens { published } else { 0 });
+            if member.listens {
+                faults += member.check.faults(published);
+            }
+            // Who is owed nothing got it too often.
+            faults.duplicated += member.strays;
         }
         faults
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{SocketAddr, TcpListener};
+    use std::sync::mpsc::{Sender, channel};
+
+    use super::*;
+
+    /// A server that says `r` to each subscriber, and, when it is told to, digits, one an event.
+    struct Digits {
+        address: SocketAddr,
+        go: Sender<()>,
+    }
+
+    impl Digits {
+        /// Each of the next subscribers gets one of these texts, and then the end of its connection.
+        fn serve(texts: &'static [&'static str]) -> Self {
+            let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+            let address = listener.local_addr().expect("an address");
+            let (go, told) = channel();
+            std::thread::spawn(move || {
+                let mut streams = Vec::new();
+                for _ in texts {
+                    let (mut stream, _) = listener.accept().expect("a subscriber");
+                    stream.read_exact(&mut [0]).expect("a greeting");
+                    stream.write_all(b"r").expect("room");
+                    streams.push(stream);
+                }
+                told.recv().expect("a word");
+                for (stream, text) in streams.iter_mut().zip(texts) {
+                    for byte in text.bytes() {
+                        stream.write_all(&[byte]).expect("room");
+                    }
+                }
+            });
+            Self { address, go }
+        }
+
+        /// Lets `count` subscribers join, speaks, and waits for the end.
+        fn crowd(&self, count: usize, listens: bool) -> Crowd<'_, Self> {
+            let mut crowd = Crowd::new(self).expect("a crowd");
+            crowd.join(count, listens, 0).expect("subscribers");
+            self.go.send(()).expect("a server");
+            let started = Instant::now();
+            while crowd.ended.len() < count {
+                crowd.turn(Duration::from_millis(50)).expect("no error");
+                assert!(started.elapsed() < PATIENCE, "no end is seen");
+            }
+            crowd
+        }
+    }
+
+    impl Medium for Digits {
+        fn subscribers(&self) -> SocketAddr {
+            self.address
+        }
+
+        fn publishers(&self) -> SocketAddr {
+            self.address
+        }
+
+        fn how_to_start(&self) -> &'static str {
+            "It is a test's."
+        }
+
+        fn subscribe(&self, _subscriber: usize, out: &mut Vec<u8>) {
+            out.push(b's');
+        }
+
+        fn hear(&self, _stage: &mut Stage, input: &[u8]) -> io::Result<Heard> {
+            Ok(match input[0] {
+                b'r' => Heard::Ready {
+                    bytes: 1,
+                    next_seq: None,
+                },
+                digit => Heard::Event {
+                    bytes: 1,
+                    counter: u64::from(digit - b'0'),
+                    seq: None,
+                },
+            })
+        }
+
+        fn introduce(&self, _out: &mut Vec<u8>) -> Stage {
+            Stage::Live
+        }
+
+        fn publish(&self, _counter: u64, _out: &mut Vec<u8>) {}
+
+        fn answers(&self, _stage: &mut Stage, _input: &[u8]) -> io::Result<(usize, u64)> {
+            Ok((0, 0))
+        }
+    }
+
+    #[test]
+    fn what_a_faulty_server_does_is_seen_at_the_subscriber_it_does_it_to() {
+        // The third misses 2, the fourth gets 1 twice and 3 before 2.
+        let medium = Digits::serve(&["01234", "01234", "0134", "011324"]);
+        let crowd = medium.crowd(4, true);
+        assert_eq!(crowd.delivered, 19);
+        assert_eq!(
+            crowd.faults(5),
+            Faults {
+                lost: 1,
+                duplicated: 1,
+                misordered: 1
+            }
+        );
+    }
+
+    #[test]
+    fn what_comes_to_somebody_who_is_owed_nothing_is_no_delivery_to_a_listener() {
+        let medium = Digits::serve(&["0"]);
+        let crowd = medium.crowd(1, false);
+        assert_eq!(crowd.delivered, 0);
+        assert_eq!(crowd.faults(1).duplicated, 1);
     }
 }

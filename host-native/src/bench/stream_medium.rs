@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 
-use memchr::memmem;
+use memchr::memmem::{self, Finder};
 
 use super::events::{event_value, find_counter};
 use super::frame::{self, CLOSE, PING, PONG, TEXT};
@@ -39,6 +39,7 @@ pub struct StreamMedium {
     pub spread: Spread,
     /// What stands behind the path of a subscriber's address, for example `?v=2`.
     pub query: &'static str,
+    finders: Finders,
 }
 
 impl StreamMedium {
@@ -52,6 +53,7 @@ impl StreamMedium {
             frame_bytes,
             spread,
             query: "",
+            finders: Finders::new(),
         })
     }
 
@@ -129,7 +131,7 @@ impl Medium for StreamMedium {
         let bytes = frame.bytes;
         match frame.opcode {
             TEXT if frame.fin => {
-                let Some(said) = read_event(frame.payload) else {
+                let Some(said) = self.finders.read(frame.payload) else {
                     return Err(unexpected("not an event of this bench", frame.payload));
                 };
                 Ok(match (said, *stage) {
@@ -245,35 +247,52 @@ enum Said {
     Page,
 }
 
-/// Finds sequence, kind and counter without reading JSON. None if it is none of this bench's events.
-fn read_event(text: &[u8]) -> Option<Said> {
-    const SEQ: &[u8] = br#""seq":"#;
-    const KIND: &[u8] = br#""event":{"type":""#;
-    let at = memmem::find(text, SEQ)? + SEQ.len();
-    let mut seq = 0u64;
-    let mut digits = 0;
-    for digit in text[at..].iter().take_while(|byte| byte.is_ascii_digit()) {
-        seq = seq.wrapping_mul(10).wrapping_add(u64::from(digit - b'0'));
-        digits += 1;
+const SEQ: &[u8] = br#""seq":"#;
+const KIND: &[u8] = br#""event":{"type":""#;
+
+/// Finds sequence, kind and counter without reading JSON.
+struct Finders {
+    seq: Finder<'static>,
+    kind: Finder<'static>,
+}
+
+impl Finders {
+    fn new() -> Self {
+        Self {
+            seq: Finder::new(SEQ),
+            kind: Finder::new(KIND),
+        }
     }
-    let rest = &text[at + digits..];
-    let kind = match rest
-        .strip_prefix(b",")
-        .and_then(|rest| rest.strip_prefix(KIND))
-    {
-        Some(kind) => kind,
-        None => &rest[memmem::find(rest, KIND)? + KIND.len()..],
-    };
-    if !kind.starts_with(b"sync") {
-        let counter = find_counter(text)?;
-        return Some(Said::Event { counter, seq });
-    }
-    const MORE: &[u8] = br#""more":true"#;
-    let tail = &text[text.len().saturating_sub(MORE.len() + 4)..];
-    if memmem::find(tail, MORE).is_some() {
-        Some(Said::Page)
-    } else {
-        Some(Said::Sync { seq })
+
+    /// None if it is none of this bench's events.
+    fn read(&self, text: &[u8]) -> Option<Said> {
+        let at = self.seq.find(text)? + SEQ.len();
+        let mut seq = 0u64;
+        let mut digits = 0;
+        for digit in text[at..].iter().take_while(|byte| byte.is_ascii_digit()) {
+            seq = seq.wrapping_mul(10).wrapping_add(u64::from(digit - b'0'));
+            digits += 1;
+        }
+        let rest = &text[at + digits..];
+        // The kind follows at once, unless a mutation stands between.
+        let kind = match rest
+            .strip_prefix(b",")
+            .and_then(|rest| rest.strip_prefix(KIND))
+        {
+            Some(kind) => kind,
+            None => &rest[self.kind.find(rest)? + KIND.len()..],
+        };
+        if !kind.starts_with(b"sync") {
+            let counter = find_counter(text)?;
+            return Some(Said::Event { counter, seq });
+        }
+        const MORE: &[u8] = br#""more":true"#;
+        let tail = &text[text.len().saturating_sub(MORE.len() + 4)..];
+        if memmem::find(tail, MORE).is_some() {
+            Some(Said::Page)
+        } else {
+            Some(Said::Sync { seq })
+        }
     }
 }
 
@@ -291,12 +310,14 @@ mod tests {
             frame_bytes,
             spread: Spread::One,
             query: "",
+            finders: Finders::new(),
         }
     }
 
     #[test]
     fn what_subscribers_are_told_is_understood() {
-        let read = |text: &str| read_event(text.as_bytes());
+        let finders = Finders::new();
+        let read = |text: &str| finders.read(text.as_bytes());
         assert_eq!(
             read(
                 r#"{"type":"stream","timestamp":1,"streamName":"s","groupId":"g","id":"m1","seq":58,"event":{"type":"update","data":{"n":"~000000002a"}}}"#

@@ -67,6 +67,8 @@ pub(crate) struct Round {
     pub(crate) beside_idle: Sample,
     pub(crate) joins: connect::Sample,
     pub(crate) joins_redis: Option<connect::Sample>,
+    /// The same, each in a group of its own.
+    pub(crate) joins_own: connect::Sample,
     pub(crate) slow: slow::Pair,
     pub(crate) slow_elsewhere: slow::Pair,
 }
@@ -192,7 +194,12 @@ fn round(binary: &Path, peers: &Peers, plan: &Plan) -> io::Result<Round> {
         check("slow", &pair.without)?;
         check("slow", &pair.with)?;
     }
-    let (joins, joins_redis) = joins(binary, peers)?;
+    let joins_redis = match &peers.redis {
+        Some((process, medium)) => {
+            Some(connect::join(medium, JOINING, Some(process.child.pid()))?.1)
+        }
+        None => None,
+    };
     Ok(Round {
         windows,
         singles,
@@ -200,25 +207,20 @@ fn round(binary: &Path, peers: &Peers, plan: &Plan) -> io::Result<Round> {
         few_to_many,
         alone,
         beside_idle,
-        joins,
+        joins: joins(binary, Spread::One)?,
         joins_redis,
+        joins_own: joins(binary, Spread::Alone(0))?,
         slow,
         slow_elsewhere,
     })
 }
 
-/// Subscribers coming in, to a server that has done nothing yet, and to Redis.
-fn joins(binary: &Path, peers: &Peers) -> io::Result<(connect::Sample, Option<connect::Sample>)> {
+/// Subscribers coming in to a server that has done nothing yet.
+fn joins(binary: &Path, spread: Spread) -> io::Result<connect::Sample> {
     let server = server_process::start(binary)?;
-    let target = server.target();
-    let medium = StreamMedium::new(&target, FRAME_BYTES, Spread::Alone(0))?;
-    let (crowd, ours) = connect::join(&medium, JOINING, Some(server.child.pid()))?;
-    drop(crowd);
-    let redis = peers.redis.as_ref().map(|(process, medium)| {
-        let (_, sample) = connect::join(medium, JOINING, Some(process.child.pid()))?;
-        io::Result::Ok(sample)
-    });
-    Ok((ours, redis.transpose()?))
+    let medium = StreamMedium::new(&server.target(), FRAME_BYTES, spread)?;
+    let (_, sample) = connect::join(&medium, JOINING, Some(server.child.pid()))?;
+    Ok(sample)
 }
 
 impl Peers {

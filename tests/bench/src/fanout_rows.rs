@@ -215,6 +215,18 @@ fn others(rounds: &[Round]) -> Vec<Row> {
         |round| round.joins.server_bytes,
     );
     rows.extend(at_most(row, IDLE_BYTES));
+    rows.extend(ratio(
+        rounds,
+        "iii-stream: memory of an idle subscriber and its group".into(),
+        "B",
+        |round| round.joins_own.server_bytes,
+    ));
+    rows.extend(ratio(
+        rounds,
+        "iii-stream: joins, each its own group".into(),
+        "/s",
+        |round| Some(round.joins_own.per_second),
+    ));
     let row = ratio(
         rounds,
         "one event to one: CPU beside 10,000 idle / alone".into(),
