@@ -84,7 +84,7 @@ for (const elsewhere of [[], ['--stuck-elsewhere']]) {
 }
 
 test('growth: all sizes, and appends where the server has deltas', async () => {
-  const { code, stdout, stderr } = await run(['growth', '--most', '100', '--calls', '20', '--subscribers', '3', '--appends', '10',
+  const { code, stdout, stderr } = await run(['growth', '--most', '100', '--calls', '20', '--passes', '2', '--subscribers', '3', '--appends', '10',
     '--tokens', '30', '--json', '-']);
   assert.equal(code, 0, stderr);
   const { results, rows, notes } = JSON.parse(stdout);

@@ -1,5 +1,7 @@
 //! The little of WebSocket framing a client needs (RFC 6455, section 5).
 
+/// More of the message before.
+pub const CONTINUATION: u8 = 0x0;
 /// A text message.
 pub const TEXT: u8 = 0x1;
 /// The peer closes.

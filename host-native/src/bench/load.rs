@@ -84,12 +84,12 @@ pub fn run<W: Wire>(wire: &W, load: &Load, server: Option<u32>) -> io::Result<Lo
 
     crowd.latency.clear();
     let server_cpu = || server.map(process_cost::cpu).transpose();
-    let cpu = (server_cpu()?, process_cost::cpu(std::process::id())?);
+    let cpu = (server_cpu()?, process_cost::own_cpu()?);
     let start = Instant::now();
     crowd.until(start + load.window.measured)?;
     let elapsed = start.elapsed();
     let server_cpu = server_cpu()?;
-    let client_cpu = process_cost::cpu(std::process::id())? - cpu.1;
+    let client_cpu = process_cost::own_cpu()? - cpu.1;
     let calls = crowd.latency.total() as f64;
     let rate = calls / elapsed.as_secs_f64();
     // What is still in flight was due in the window: without it the slowest calls of an open loop would not count.

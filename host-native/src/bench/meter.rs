@@ -81,7 +81,7 @@ impl Meter {
     /// Begins to count, with so many things done already.
     pub fn start(&mut self, things: u64) -> io::Result<()> {
         self.server_cpu = self.server.map(process_cost::cpu).transpose()?;
-        self.client_cpu = process_cost::cpu(std::process::id())?;
+        self.client_cpu = process_cost::own_cpu()?;
         self.things = things;
         self.start = Instant::now();
         Ok(())
@@ -92,7 +92,7 @@ impl Meter {
         let elapsed = self.start.elapsed();
         self.rss()?;
         let server_cpu = self.server.map(process_cost::cpu).transpose()?;
-        let client_cpu = process_cost::cpu(std::process::id())?;
+        let client_cpu = process_cost::own_cpu()?;
         Ok(Cost {
             things: things - self.things,
             elapsed,

@@ -23,6 +23,11 @@ pub fn cpu(pid: u32) -> io::Result<Duration> {
     Ok(sum)
 }
 
+/// User and system time of all threads of this process alone.
+pub fn own_cpu() -> io::Result<Duration> {
+    process("self", &OWN)
+}
+
 /// Processes that it has started and that run, as nginx has workers.
 fn children(pid: u32) -> Vec<u32> {
     std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))

@@ -130,7 +130,12 @@ impl Medium for StreamMedium {
         };
         let bytes = frame.bytes;
         match frame.opcode {
-            TEXT if frame.fin => {
+            TEXT if !frame.fin && *stage == Stage::Live => Err(unexpected(
+                "an event in several frames, which the bench does not read: choose smaller --bytes",
+                b"",
+            )),
+            // Of a state in several frames the first says all that counts.
+            TEXT => {
                 let Some(said) = self.finders.read(frame.payload) else {
                     return Err(unexpected("not an event of this bench", frame.payload));
                 };

@@ -296,19 +296,20 @@ fn growth_rows(sample: &growth::Sample) -> Vec<Row> {
         ("items in a group", &sample.items),
         ("groups", &sample.groups),
     ] {
+        let medians = sizes.rows();
         let (first, last) = (
-            sizes.first().map_or(0, |row| row.size),
-            sizes.last().map_or(0, |row| row.size),
+            medians.first().map_or(0, |row| row.size),
+            medians.last().map_or(0, |row| row.size),
         );
         for (name, of) in COLUMNS {
             let row = once(
                 format!("{first} to {last} {what}: {name}, dearest / smallest"),
                 "x",
-                growth::growth(sizes, of),
+                sizes.growth(of),
             );
             rows.extend(at_most(Some(row), GROWTH));
         }
-        let longest = sizes.iter().map(|row| row.join_us).fold(0.0, f64::max);
+        let longest = medians.iter().map(|row| row.join_us).fold(0.0, f64::max);
         let row = once(
             format!("{first} to {last} {what}: join to first page, longest p50"),
             "us",

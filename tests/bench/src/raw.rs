@@ -49,13 +49,13 @@ fn admit(
     stream.set_nodelay(true)?;
     let mut kind = [0];
     stream.read_exact(&mut kind)?;
-    stream.write_all(WELCOME)?;
     if kind == [SUBSCRIBER] {
-        crowd
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(stream);
+        // Whoever is welcome gets everything from then on.
+        let mut crowd = crowd.lock().unwrap_or_else(PoisonError::into_inner);
+        stream.write_all(WELCOME)?;
+        crowd.push(stream);
     } else {
+        stream.write_all(WELCOME)?;
         let crowd = Arc::clone(crowd);
         std::thread::spawn(move || spread(stream, writes, &crowd));
     }
