@@ -23,9 +23,9 @@ lint: ## Clippy for what runs here, and for what runs as wasm; warnings are erro
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	cargo clippy --locked -p iii-stream-wasm -p iii-stream-guest --all-targets --target wasm32-unknown-unknown -- -D warnings
 
-bench: setup pkg ## Measure the server and the core (release), then the npm package
-	cargo build --release --locked -p iii-stream
-	cargo run --release --locked -p iii-stream-bench
+bench: setup pkg ## Measure the server, beside what else is installed, and the core (release), then the npm package
+	cargo build --release --locked -p iii-stream -p iii-stream-bench
+	ulimit -n "$$(ulimit -Hn)" && "$$(scripts/target-folder.sh)/release/iii-stream-bench" $(ARGS)
 	node tests/clients/bench.mjs
 	node pkg/bench/core.mjs
 	node pkg/bench/chromium.mjs

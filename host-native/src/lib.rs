@@ -6,6 +6,7 @@
 
 pub mod admin;
 pub mod auth;
+pub mod bench;
 pub mod channel;
 pub mod cli;
 pub mod clock;

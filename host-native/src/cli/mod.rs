@@ -11,6 +11,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::bench;
+
 /// Durable streams for real-time data: JSON items, live to every subscriber.
 #[derive(Debug, Parser)]
 #[command(name = "iii-stream", version, about)]
@@ -39,6 +41,8 @@ enum Command {
         #[arg(long, value_name = "URL", default_value = "ws://127.0.0.1:49134")]
         worker_url: String,
     },
+    /// Put load on a running server and measure it.
+    Bench(bench::Arguments),
     /// Show a group, or one item of it, and then every change.
     Watch {
         /// The stream's name.
@@ -76,6 +80,7 @@ pub fn main() -> ExitCode {
     let outcome = match arguments.command.unwrap_or(Command::Serve) {
         Command::Serve => runtime.block_on(serve::run(config)),
         Command::Check => check::run(config),
+        Command::Bench(arguments) => bench::run(&arguments).map_err(Into::into),
         Command::Call {
             function,
             data,

@@ -27,6 +27,8 @@ pub(crate) struct Args {
 pub(crate) enum What {
     /// Acknowledged calls on the worker port, beside Redis and a raw echo.
     WorkerPort,
+    /// Fan-out, joins, slow subscribers and growth, beside a raw server and other products.
+    Fanout,
     /// Native cost of the core's operations.
     Core,
     /// Everything.
@@ -34,6 +36,12 @@ pub(crate) enum What {
     /// The echo server the bench starts as its own child.
     #[value(hide = true)]
     EchoServer,
+    /// The raw server, with a write for each message.
+    #[value(hide = true)]
+    RawEach,
+    /// The raw server, with one write for all that is queued.
+    #[value(hide = true)]
+    RawQueued,
 }
 
 fn positive(text: &str) -> Result<f64, String> {

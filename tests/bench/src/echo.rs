@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 
 use crate::child::OwnChild;
-use crate::wire::{Session, Wire, connect, unexpected};
+use iii_stream::bench::wire::{Session, Wire, connect, unexpected};
 
 /// The echo server: prints its address, then serves until its standard input ends.
 ///

@@ -1,19 +1,21 @@
 //! Runs the benchmarks the command line asks for and prints one report.
 //!
-//! Reading order: `args`, `worker_port` (what is measured, in which order), `load` and `single` (how),
-//! `wire` and its three implementations (what travels), `report` (what is said).
+//! Reading order: `args`, `worker_port` and `fanout` (what is measured, in which order), `iii_stream::bench` and `single`
+//! (how), the implementations of its `Wire` and `Medium` (what travels), `report` (what is said).
 
 mod args;
 mod batches;
 mod child;
 mod core_cost;
 mod echo;
-mod frame;
-mod histogram;
-mod load;
-mod machine;
+mod fanout;
+mod fanout_rows;
+mod nats;
+mod nchan;
+mod node_ws;
 mod plan;
-mod process_cost;
+mod raw;
+mod redis_medium;
 mod redis_process;
 mod redis_wire;
 mod report;
@@ -23,17 +25,17 @@ mod single;
 mod spread;
 mod strangers;
 mod values;
-mod wire;
 mod worker_calls;
 mod worker_client;
 mod worker_port;
 mod worker_rows;
-mod worker_wire;
 
 use std::io;
 use std::process::ExitCode;
 
 use args::{Args, What};
+use iii_stream::bench::machine;
+use raw::Writes;
 use report::Report;
 use strangers::Strangers;
 
@@ -53,8 +55,11 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> io::Result<()> {
-    if args.what == What::EchoServer {
-        return echo::serve();
+    match args.what {
+        What::EchoServer => return echo::serve(),
+        What::RawEach => return raw::serve(Writes::Each),
+        What::RawQueued => return raw::serve(Writes::Queued),
+        What::WorkerPort | What::Fanout | What::Core | What::All => {}
     }
     let mut report = Report::new(machine::describe());
     if cfg!(debug_assertions) {
@@ -63,6 +68,9 @@ fn run(args: &Args) -> io::Result<()> {
     let strangers = Strangers::watch()?;
     if matches!(args.what, What::WorkerPort | What::All) {
         worker_port::measure(args, &mut report)?;
+    }
+    if matches!(args.what, What::Fanout | What::All) {
+        fanout::measure(args, &mut report)?;
     }
     if matches!(args.what, What::Core | What::All) {
         core_cost::measure(args, &mut report)?;

@@ -1,13 +1,11 @@
 //! How the seconds asked for are divided into rounds, windows and warm-ups.
 
-use std::time::Duration;
+use iii_stream::bench::load::Window;
 
 const ROUNDS_MAX: u32 = 5;
 const WINDOW_SECONDS_MIN: f64 = 0.2;
 /// A window of one call at a time needs fewer seconds than a loaded one for as steady a median.
 const SINGLE_SHARE: f64 = 0.5;
-const WARM_SHARE: f64 = 0.2;
-const WARM_SECONDS_MIN: f64 = 0.1;
 
 /// One benchmark's division of time.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -20,13 +18,6 @@ pub(crate) struct Plan {
     pub(crate) single: Window,
 }
 
-/// A warm-up and the measured time after it.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Window {
-    pub(crate) warm: Duration,
-    pub(crate) measured: Duration,
-}
-
 impl Plan {
     /// Divides `seconds` of each load: five rounds if they are long enough, else three or one.
     pub(crate) fn new(seconds: f64) -> Self {
@@ -37,23 +28,16 @@ impl Plan {
         let load = seconds / f64::from(rounds);
         Self {
             rounds,
-            load: Window::of(load),
-            single: Window::of(load * SINGLE_SHARE),
-        }
-    }
-}
-
-impl Window {
-    fn of(seconds: f64) -> Self {
-        Self {
-            warm: Duration::from_secs_f64((seconds * WARM_SHARE).max(WARM_SECONDS_MIN)),
-            measured: Duration::from_secs_f64(seconds),
+            load: Window::of_seconds(load),
+            single: Window::of_seconds(load * SINGLE_SHARE),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use crate::child::OwnChild;
 use crate::redis_wire::command;
-use crate::wire::{PATIENCE, connect};
+use iii_stream::bench::wire::{PATIENCE, connect};
 
 /// A running Redis.
 pub(crate) struct RedisProcess {

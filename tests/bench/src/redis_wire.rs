@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
 use crate::values::{GROUP, ITEMS, item_id, value_text};
-use crate::wire::{Session, Wire, connect, unexpected};
+use iii_stream::bench::wire::{Session, Wire, connect, unexpected};
 
 /// A Redis server and the commands to send it.
 pub(crate) struct RedisWire {

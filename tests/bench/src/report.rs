@@ -83,7 +83,7 @@ impl Report {
         for section in &self.sections {
             writeln!(
                 out,
-                "\n{:<54} {:>10}  {:<8} {:>21}   {:<34} goal",
+                "\n{:<62} {:>10}  {:<8} {:>21}   {:<34} goal",
                 section.title, "median", "", "lowest .. highest", "target"
             )?;
             for row in &section.rows {
@@ -141,7 +141,7 @@ impl Row {
     fn text(&self) -> String {
         let Spread { median, low, high } = self.spread;
         format!(
-            "  {:<52} {:>10}  {:<8} {:>21}   {:<34} {}",
+            "  {:<60} {:>10}  {:<8} {:>21}   {:<34} {}",
             self.what,
             number(median),
             self.unit,

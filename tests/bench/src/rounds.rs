@@ -5,13 +5,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::echo::EchoWire;
-use crate::load::{self, LoadSample};
 use crate::plan::Plan;
 use crate::redis_wire::RedisWire;
 use crate::single::{self, SingleSample};
-use crate::worker_calls::Calls;
+use crate::worker_calls;
 use crate::worker_client::WorkerClient;
-use crate::worker_wire::WorkerWire;
+use iii_stream::bench::load::{self, Load, LoadSample, Window};
+use iii_stream::bench::wire::Wire;
+use iii_stream::bench::worker_calls::Calls;
+use iii_stream::bench::worker_wire::WorkerWire;
 
 /// Who is measured, and the process whose CPU time counts.
 pub(crate) struct Sides {
@@ -42,6 +44,25 @@ pub(crate) struct Round {
     pub(crate) echo_update: SingleSample,
 }
 
+/// Connections of the load.
+pub(crate) const CONNECTIONS: usize = 8;
+/// Calls in flight on each.
+pub(crate) const DEPTH: usize = 32;
+
+fn loaded<W: Wire>(wire: &W, window: Window, server: u32) -> io::Result<LoadSample> {
+    let load = Load {
+        connections: CONNECTIONS,
+        depth: DEPTH,
+        rate: None,
+        window,
+    };
+    let sample = load::run(wire, &load, Some(server))?;
+    if sample.faults.is_clean() {
+        return Ok(sample);
+    }
+    Err(io::Error::other(format!("{:?}", sample.faults)))
+}
+
 impl Sides {
     /// The worker port's two kinds of calls and the echo of the same frames.
     pub(crate) fn new(
@@ -52,6 +73,7 @@ impl Sides {
         let worker = |calls: &Arc<Calls>| Side {
             wire: WorkerWire {
                 address: workers.0,
+                token: None,
                 calls: Arc::clone(calls),
             },
             pid: workers.1,
@@ -63,7 +85,10 @@ impl Sides {
             },
             pid: echo.1,
         };
-        let (set, update) = (Arc::new(Calls::set()), Arc::new(Calls::update()));
+        let (set, update) = (
+            Arc::new(worker_calls::set()),
+            Arc::new(worker_calls::update()),
+        );
         Self {
             set: worker(&set),
             update: worker(&update),
@@ -80,9 +105,9 @@ impl Sides {
     pub(crate) fn round(&self, plan: &Plan) -> io::Result<Round> {
         let redis = self.redis.as_ref();
         let round = Round {
-            set: load::run(&self.set.wire, plan.load, self.set.pid)?,
+            set: loaded(&self.set.wire, plan.load, self.set.pid)?,
             redis: redis
-                .map(|side| load::run(&side.wire, plan.load, side.pid))
+                .map(|side| loaded(&side.wire, plan.load, side.pid))
                 .transpose()?,
             set_single: single::run(&self.set.wire, plan.single, self.set.pid)?,
             echo_set: single::run(&self.echo_set.wire, plan.single, self.echo_set.pid)?,
@@ -91,7 +116,7 @@ impl Sides {
                 .transpose()?,
             update: {
                 self.check_counters(0)?;
-                load::run(&self.update.wire, plan.load, self.update.pid)?
+                loaded(&self.update.wire, plan.load, self.update.pid)?
             },
             update_single: single::run(&self.update.wire, plan.single, self.update.pid)?,
             echo_update: single::run(&self.echo_update.wire, plan.single, self.echo_update.pid)?,

@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use std::process::{ChildStdout, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 
+use iii_stream::bench::target::Target;
 use tempfile::TempDir;
 
 use crate::child::OwnChild;
-use crate::wire::PATIENCE;
+use iii_stream::bench::wire::PATIENCE;
 
 const CONFIG: &str = "\
 - name: iii-stream
@@ -32,10 +33,12 @@ pub(crate) struct ServerProcess {
     pub(crate) child: OwnChild,
     /// Where workers connect.
     pub(crate) workers: SocketAddr,
+    /// Where subscribers connect.
+    pub(crate) subscribers: SocketAddr,
     _folder: TempDir,
 }
 
-/// Starts the server and waits for the line that names its worker port.
+/// Starts the server and waits for the lines that name its ports.
 pub(crate) fn start(binary: &Path) -> io::Result<ServerProcess> {
     let folder = tempfile::tempdir()?;
     let config = folder.path().join("config.yaml");
@@ -53,17 +56,30 @@ pub(crate) fn start(binary: &Path) -> io::Result<ServerProcess> {
             .spawn()?,
     );
     let lines = child.handle().stdout.take().map(read_lines);
-    let workers = lines
+    let (workers, subscribers) = lines
         .map_or_else(
             || Err(io::Error::other("the server has no standard output")),
-            |lines| workers_address(&lines),
+            |lines| Ok((address(&lines, "workers")?, address(&lines, "subscribers")?)),
         )
         .map_err(|error| with_log(&error, &log))?;
     Ok(ServerProcess {
         child,
         workers,
+        subscribers,
         _folder: folder,
     })
+}
+
+impl ServerProcess {
+    /// It, for the loads of `iii-stream bench`.
+    pub(crate) fn target(&self) -> Target {
+        Target {
+            worker_url: format!("ws://{}", self.workers),
+            url: format!("ws://{}", self.subscribers),
+            token: None,
+            pid: Some(self.child.pid()),
+        }
+    }
 }
 
 /// The binary asked for, else the one built beside this program, else the one in target/release.
@@ -94,16 +110,17 @@ fn read_lines(stdout: ChildStdout) -> Receiver<String> {
     lines
 }
 
-fn workers_address(lines: &Receiver<String>) -> io::Result<SocketAddr> {
+/// The address that the next line with this name tells.
+fn address(lines: &Receiver<String>, name: &str) -> io::Result<SocketAddr> {
     loop {
         match lines.recv_timeout(PATIENCE) {
             Ok(line) => {
-                if let Some(address) = parse_workers(&line) {
+                if let Some(address) = parse_address(&line, name) {
                     return Ok(address);
                 }
             }
             Err(RecvTimeoutError::Timeout) => {
-                return Err(io::Error::other("the server names no worker port"));
+                return Err(io::Error::other("the server does not say where it listens"));
             }
             Err(RecvTimeoutError::Disconnected) => {
                 return Err(io::Error::other("the server ended while starting"));
@@ -119,8 +136,8 @@ fn with_log(error: &io::Error, log: &Path) -> io::Error {
 }
 
 /// `workers      ws://127.0.0.1:PORT`
-fn parse_workers(line: &str) -> Option<SocketAddr> {
-    let (_, address) = line.trim().strip_prefix("workers")?.split_once("ws://")?;
+fn parse_address(line: &str, name: &str) -> Option<SocketAddr> {
+    let (_, address) = line.trim().strip_prefix(name)?.split_once("ws://")?;
     address.trim_end_matches('/').parse().ok()
 }
 
@@ -130,8 +147,11 @@ mod tests {
 
     #[test]
     fn the_start_line_is_understood() {
-        let found = parse_workers("workers      ws://127.0.0.1:49134");
+        let found = parse_address("workers      ws://127.0.0.1:49134", "workers");
         assert_eq!(found, Some(SocketAddr::from(([127, 0, 0, 1], 49134))));
-        assert_eq!(parse_workers("subscribers  ws://127.0.0.1:3112"), None);
+        assert_eq!(
+            parse_address("subscribers  ws://127.0.0.1:3112", "workers"),
+            None
+        );
     }
 }

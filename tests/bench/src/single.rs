@@ -3,10 +3,10 @@
 use std::io::{self, Read, Write};
 use std::time::Instant;
 
-use crate::histogram::Histogram;
-use crate::plan::Window;
-use crate::process_cost;
-use crate::wire::{Session, Wire, unexpected};
+use iii_stream::bench::histogram::Histogram;
+use iii_stream::bench::load::Window;
+use iii_stream::bench::process_cost;
+use iii_stream::bench::wire::{Session, Wire, unexpected};
 
 /// One window of single calls.
 #[derive(Clone, Copy, Debug)]

@@ -3,7 +3,7 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use crate::process_cost::{cpu_of_bench_and_children, cpu_of_machine};
+use iii_stream::bench::process_cost::{cpu_of_bench_and_children, cpu_of_machine};
 
 /// Beyond this share the report warns.
 pub(crate) const SHARE_MAX: f64 = 0.05;

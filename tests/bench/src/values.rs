@@ -1,5 +1,6 @@
 //! The items every benchmark writes.
 
+use iii_stream::bench::events;
 use serde_json::Value;
 
 /// Items written, all in one group.
@@ -52,13 +53,8 @@ pub(crate) fn document_text(bytes: usize) -> String {
 
 /// Ends an object with a text that fills it up to `bytes`.
 fn padded(mut object: String, bytes: usize) -> String {
-    let tail = "\"}";
     object.push_str(r#","text":""#);
-    let missing = bytes - object.len() - tail.len();
-    let words = "The quick brown fox jumps over the lazy dog. ";
-    object.extend(words.chars().cycle().take(missing));
-    object.push_str(tail);
-    object
+    events::padded(object, bytes, "\"}")
 }
 
 #[cfg(test)]

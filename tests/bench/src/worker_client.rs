@@ -1,30 +1,20 @@
 //! One call at a time with every reply parsed: seeds the items and verifies them afterwards.
 
-use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io;
+use std::net::SocketAddr;
 
+use iii_stream::bench::caller::Caller;
+use iii_stream::bench::stream_medium::STREAM;
 use serde_json::{Value, json};
 
-use crate::frame::{self, TEXT};
 use crate::values::{GROUP, ITEMS, item_id, value};
-use crate::wire::unexpected;
-use crate::worker_calls::STREAM;
-use crate::worker_wire::upgrade;
 
 /// A worker connection for plain calls.
-pub(crate) struct WorkerClient {
-    stream: TcpStream,
-    input: Vec<u8>,
-    calls: u64,
-}
+pub(crate) struct WorkerClient(Caller);
 
 impl WorkerClient {
     pub(crate) fn open(address: SocketAddr) -> io::Result<Self> {
-        Ok(Self {
-            stream: upgrade(address)?,
-            input: Vec::new(),
-            calls: 0,
-        })
+        Caller::at(address, None).map(Self)
     }
 
     /// Writes every item's value once, its counter at 0.
@@ -56,49 +46,6 @@ impl WorkerClient {
         data["stream_name"] = json!(STREAM);
         data["group_id"] = json!(GROUP);
         data["item_id"] = json!(item_id(item));
-        self.call(function, &data)
-    }
-
-    /// Makes one call; answers its result, null when there is none.
-    fn call(&mut self, function: &str, data: &Value) -> io::Result<Value> {
-        self.calls += 1;
-        let id = format!("00000000-0000-4000-9000-{:012x}", self.calls);
-        let message = json!({
-            "type": "invokefunction", "invocation_id": id, "function_id": function, "data": data,
-        });
-        let mut out = Vec::new();
-        frame::encode(TEXT, message.to_string().as_bytes(), &mut out);
-        self.stream.write_all(&out)?;
-        loop {
-            let text = self.message()?;
-            let mut reply: Value = serde_json::from_slice(&text)
-                .map_err(|error| unexpected(&error.to_string(), &text))?;
-            if reply["invocation_id"] != *id {
-                continue;
-            }
-            if !reply["error"].is_null() {
-                return Err(unexpected("the call failed", &text));
-            }
-            return Ok(reply["result"].take());
-        }
-    }
-
-    /// The payload of the next text message.
-    fn message(&mut self) -> io::Result<Vec<u8>> {
-        let mut chunk = [0; 4096];
-        loop {
-            if let Some(frame) = frame::decode(&self.input) {
-                let (opcode, payload, bytes) = (frame.opcode, frame.payload.to_vec(), frame.bytes);
-                self.input.drain(..bytes);
-                if opcode == TEXT {
-                    return Ok(payload);
-                }
-                continue;
-            }
-            match self.stream.read(&mut chunk)? {
-                0 => return Err(io::Error::other("the server ended the connection")),
-                read => self.input.extend_from_slice(&chunk[..read]),
-            }
-        }
+        self.0.call(function, &data.to_string())
     }
 }

@@ -2,16 +2,16 @@
 
 use std::io;
 
+use iii_stream::bench::process_cost;
 use serde_json::json;
 
 use crate::args::Args;
-use crate::load::{CONNECTIONS, DEPTH};
 use crate::plan::Plan;
 use crate::report::Report;
-use crate::rounds::{Round, Sides};
+use crate::rounds::{CONNECTIONS, DEPTH, Round, Sides};
 use crate::values::{ITEMS, VALUE_BYTES};
 use crate::worker_client::WorkerClient;
-use crate::{echo, process_cost, redis_process, server_process, worker_rows};
+use crate::{echo, redis_process, server_process, worker_rows};
 
 /// Starts the server, Redis and the echo, runs the rounds, and reports.
 pub(crate) fn measure(args: &Args, report: &mut Report) -> io::Result<()> {

@@ -1,10 +1,10 @@
 //! The worker port's rows: ratios first, then this machine's numbers, each beside what it must reach.
 
-use crate::load::LoadSample;
 use crate::report::{Bound, Row};
 use crate::rounds::Round;
 use crate::single::SingleSample;
 use crate::spread::Spread;
+use iii_stream::bench::load::LoadSample;
 
 const SET_PER_SECOND: f64 = 100_000.0;
 const SET_TO_REDIS: f64 = 0.15;
@@ -54,7 +54,7 @@ pub(crate) fn ratios(rounds: &[Round]) -> Vec<Row> {
             Some(round.redis_single?.p50_us / round.echo_set.p50_us)
         }),
         ratio(rounds, "set / Redis HSET, server CPU per call", |round| {
-            Some(round.set.server_cpu_us / round.redis?.server_cpu_us)
+            Some(round.set.server_cpu_us? / round.redis?.server_cpu_us?)
         }),
     ];
     rows.into_iter().flatten().collect()
@@ -110,7 +110,9 @@ fn loaded(
         let spread = Spread::of(samples.iter().map(pick));
         Row::new(format!("{name}, loaded{what}"), unit, spread)
     };
-    let mut server_cpu = row(", server CPU", "us/call", |sample| sample.server_cpu_us);
+    let mut server_cpu = row(", server CPU", "us/call", |sample| {
+        sample.server_cpu_us.unwrap_or_default()
+    });
     if let Some(limit) = cpu_goal_us {
         let goal = Bound::at_most(&server_cpu, limit);
         server_cpu = server_cpu.goal(goal);

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 /// Cores, CPU model, kernel, memory and how busy the machine was at the start.
-pub(crate) fn describe() -> Value {
+pub fn describe() -> Value {
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     json!({
         "cores": cores,

@@ -9,36 +9,55 @@ const STEPS_LOG2: u32 = STEPS.trailing_zeros();
 const BUCKETS: usize = (STEPS * (40 - STEPS_LOG2 as u64 + 1)) as usize;
 
 /// A count per latency, in nanoseconds.
-pub(crate) struct Histogram {
+pub struct Histogram {
     counts: Vec<u32>,
     total: u64,
+    longest: Duration,
+}
+
+impl Default for Histogram {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl Histogram {
-    pub(crate) fn new() -> Self {
+    /// Without a record.
+    pub fn new() -> Self {
         Self {
             counts: vec![0; BUCKETS],
             total: 0,
+            longest: Duration::ZERO,
         }
     }
 
-    pub(crate) fn record(&mut self, latency: Duration) {
+    /// Counts one.
+    pub fn record(&mut self, latency: Duration) {
         let ns = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
         self.counts[bucket(ns).min(BUCKETS - 1)] += 1;
         self.total += 1;
+        self.longest = self.longest.max(latency);
     }
 
-    pub(crate) fn clear(&mut self) {
+    /// Forgets all records.
+    pub fn clear(&mut self) {
         self.counts.fill(0);
         self.total = 0;
+        self.longest = Duration::ZERO;
     }
 
-    pub(crate) fn total(&self) -> u64 {
+    /// The longest of all, in microseconds.
+    pub fn max_us(&self) -> f64 {
+        self.longest.as_secs_f64() * 1e6
+    }
+
+    /// How many there are.
+    pub fn total(&self) -> u64 {
         self.total
     }
 
     /// The latency that a share `q` (0 to 1) of all records does not exceed, in microseconds; 0 when empty.
-    pub(crate) fn quantile_us(&self, q: f64) -> f64 {
+    pub fn quantile_us(&self, q: f64) -> f64 {
         let rank = ((self.total as f64) * q).ceil().max(1.0) as u64;
         let mut seen = 0;
         for (index, count) in self.counts.iter().enumerate() {

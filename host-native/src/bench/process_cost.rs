@@ -13,25 +13,51 @@ const OWN_AND_CHILDREN: [usize; 4] = [11, 12, 13, 14];
 /// interrupts that come while they run.
 const MACHINE: [usize; 6] = [1, 2, 3, 6, 7, 8];
 
-/// User and system time of all threads of the process.
-pub(crate) fn cpu(pid: u32) -> io::Result<Duration> {
-    process(&pid.to_string(), &OWN)
+/// User and system time of all threads of the process, and of the processes that it has started and that run.
+pub fn cpu(pid: u32) -> io::Result<Duration> {
+    let mut sum = process(&pid.to_string(), &OWN)?;
+    for child in children(pid) {
+        // It may have ended meanwhile.
+        sum += process(&child.to_string(), &OWN).unwrap_or_default();
+    }
+    Ok(sum)
+}
+
+/// User and system time of all threads of this process alone.
+pub fn own_cpu() -> io::Result<Duration> {
+    process("self", &OWN)
+}
+
+/// Processes that it has started and that run, as nginx has workers.
+fn children(pid: u32) -> Vec<u32> {
+    std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))
+        .unwrap_or_default()
+        .split_whitespace()
+        .filter_map(|child| child.parse().ok())
+        .collect()
 }
 
 /// The same of this process and all its children that have ended.
-pub(crate) fn cpu_of_bench_and_children() -> io::Result<Duration> {
+pub fn cpu_of_bench_and_children() -> io::Result<Duration> {
     process("self", &OWN_AND_CHILDREN)
 }
 
 /// What all processes have taken, and what the host of a virtual machine has kept for others.
-pub(crate) fn cpu_of_machine() -> io::Result<Duration> {
+pub fn cpu_of_machine() -> io::Result<Duration> {
     let stat = std::fs::read_to_string("/proc/stat")?;
     let first = stat.lines().next().unwrap_or_default();
     sum(first, &MACHINE).ok_or_else(|| io::Error::other("no times in /proc/stat"))
 }
 
-/// Resident memory in bytes.
-pub(crate) fn rss_bytes(pid: u32) -> io::Result<u64> {
+/// Resident memory in bytes, of the processes that [`cpu`] counts.
+pub fn rss_bytes(pid: u32) -> io::Result<u64> {
+    let of_children = children(pid)
+        .into_iter()
+        .map(|child| rss_of(child).unwrap_or_default());
+    Ok(rss_of(pid)? + of_children.sum::<u64>())
+}
+
+fn rss_of(pid: u32) -> io::Result<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     status
         .lines()

@@ -1,13 +1,15 @@
 //! The little of WebSocket framing a client needs (RFC 6455, section 5).
 
+/// More of the message before.
+pub const CONTINUATION: u8 = 0x0;
 /// A text message.
-pub(crate) const TEXT: u8 = 0x1;
+pub const TEXT: u8 = 0x1;
 /// The peer closes.
-pub(crate) const CLOSE: u8 = 0x8;
+pub const CLOSE: u8 = 0x8;
 /// The peer asks for a pong.
-pub(crate) const PING: u8 = 0x9;
+pub const PING: u8 = 0x9;
 /// The answer to a ping.
-pub(crate) const PONG: u8 = 0xA;
+pub const PONG: u8 = 0xA;
 
 const FIN: u8 = 0x80;
 const MASKED: u8 = 0x80;
@@ -16,17 +18,19 @@ const MASK: [u8; 4] = [0; 4];
 
 /// A frame as it arrived.
 #[derive(Debug, PartialEq)]
-pub(crate) struct Frame<'a> {
+pub struct Frame<'a> {
     /// False for a message split over several frames.
-    pub(crate) fin: bool,
-    pub(crate) opcode: u8,
-    pub(crate) payload: &'a [u8],
+    pub fin: bool,
+    /// Its kind.
+    pub opcode: u8,
+    /// What it carries.
+    pub payload: &'a [u8],
     /// Bytes the frame takes, header included.
-    pub(crate) bytes: usize,
+    pub bytes: usize,
 }
 
 /// Appends a masked frame; answers where its payload starts in `out`.
-pub(crate) fn encode(opcode: u8, payload: &[u8], out: &mut Vec<u8>) -> usize {
+pub fn encode(opcode: u8, payload: &[u8], out: &mut Vec<u8>) -> usize {
     out.push(FIN | opcode);
     if let Ok(short) = u8::try_from(payload.len())
         && short < 126
@@ -46,7 +50,7 @@ pub(crate) fn encode(opcode: u8, payload: &[u8], out: &mut Vec<u8>) -> usize {
 }
 
 /// The unmasked frame at the start of `input`, when all of it is there.
-pub(crate) fn decode(input: &[u8]) -> Option<Frame<'_>> {
+pub fn decode(input: &[u8]) -> Option<Frame<'_>> {
     let [first, second, rest @ ..] = input else {
         return None;
     };
@@ -62,6 +66,15 @@ pub(crate) fn decode(input: &[u8]) -> Option<Frame<'_>> {
         payload: input.get(header..bytes)?,
         bytes,
     })
+}
+
+/// Code and reason of a close frame, for people.
+pub fn close_reason(payload: &[u8]) -> String {
+    let Some((code, reason)) = payload.split_first_chunk() else {
+        return "closed without a code".into();
+    };
+    let reason = String::from_utf8_lossy(reason);
+    format!("closed with {} {reason}", u16::from_be_bytes(*code))
 }
 
 #[cfg(test)]
