@@ -25,8 +25,15 @@ const READ_BYTES: usize = 256 << 10;
 pub enum Schedule {
     /// All at this time.
     At(Instant),
-    /// The counter's number of intervals after this time.
-    Every(Instant, Duration),
+    /// One after the other.
+    Every {
+        /// The counter of the first.
+        first: u64,
+        /// When that one is due.
+        start: Instant,
+        /// From one to the next.
+        interval: Duration,
+    },
 }
 
 impl Schedule {
@@ -34,7 +41,11 @@ impl Schedule {
     pub fn intended(&self, counter: u64) -> Instant {
         match self {
             Self::At(time) => *time,
-            Self::Every(start, interval) => *start + interval.mul_f64(counter as f64),
+            Self::Every {
+                first,
+                start,
+                interval,
+            } => *start + interval.mul_f64(counter.saturating_sub(*first) as f64),
         }
     }
 }

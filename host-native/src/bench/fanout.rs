@@ -25,6 +25,8 @@ pub enum Pace {
     Rate(f64),
 }
 
+const FILL_WINDOW: u64 = 8;
+
 /// What to do.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
@@ -38,6 +40,9 @@ pub struct Plan {
     pub pace: Pace,
     /// For how long.
     pub window: Window,
+    /// Events that come before everything else, a window after the other: they fill the buffers between the server
+    /// and those who do not read.
+    pub fill: u64,
 }
 
 /// What came of it.
@@ -84,6 +89,12 @@ pub fn run<M: Medium>(medium: &M, plan: &Plan, server: Option<u32>) -> io::Resul
     crowd.join(plan.subscribers, true, 0)?;
     crowd.join(plan.idle, false, 0)?;
     crowd.freeze(plan.subscribers - plan.stuck..plan.subscribers)?;
+    while publisher.published < plan.fill {
+        crowd.schedule = Schedule::At(Instant::now());
+        publisher.publish(FILL_WINDOW)?;
+        crowd.until_delivered(publisher.published)?;
+        publisher.collect()?;
+    }
     let (cost, published) = match plan.pace {
         Pace::Window(width) => by_window(&mut crowd, &mut publisher, &mut meter, width, plan)?,
         Pace::Rate(rate) => by_rate(&mut crowd, &mut publisher, &mut meter, rate, plan)?,
@@ -155,10 +166,15 @@ fn by_rate<M: Medium>(
         start + plan.window.warm,
         start + plan.window.warm + plan.window.measured,
     );
-    let schedule = Schedule::Every(start, interval);
+    let schedule = Schedule::Every {
+        first: publisher.published,
+        start,
+        interval,
+    };
     crowd.schedule = schedule;
-    let warm = (plan.window.warm.as_secs_f64() * rate).ceil() as u64;
+    let warm = publisher.published + (plan.window.warm.as_secs_f64() * rate).ceil() as u64;
     crowd.measured_from = warm;
+    crowd.latency.clear();
     std::thread::scope(|scope| {
         let publishing = scope.spawn(|| {
             publisher
@@ -224,6 +240,7 @@ pub fn measure(options: &Options, target: &Target) -> io::Result<Report> {
             .rate
             .map_or(Pace::Window(options.window as u64), Pace::Rate),
         window: Window::of_seconds(options.seconds),
+        fill: 0,
     };
     let sample = run(&medium, &plan, target.process()?)?;
     let mut report = Report::new("fanout");

@@ -203,7 +203,14 @@ impl<S: Session> Crowd<S> {
         let mut beat = None;
         if let Some(rate) = load.rate {
             let interval = Duration::from_secs_f64(1.0 / rate);
-            due = Some((Schedule::Every(start, interval), 0));
+            due = Some((
+                Schedule::Every {
+                    first: 0,
+                    start,
+                    interval,
+                },
+                0,
+            ));
             let waker = Waker::new(poll.registry(), Token(usize::MAX))?;
             beat = Some(Beat::start(waker, start, interval));
         } else {

@@ -11,6 +11,9 @@ use super::report::Report;
 use super::stream_medium::{Spread, StreamMedium};
 use super::target::{Target, check_open_files};
 
+/// More than the kernel keeps for a connection that nobody reads: what comes after that, the server has to deal with.
+const FILL_BYTES: usize = 12 << 20;
+
 /// The options of `bench slow`.
 #[derive(Clone, Debug, Args)]
 pub struct Options {
@@ -79,6 +82,7 @@ pub fn run(options: &Options, target: &Target) -> io::Result<Pair> {
             idle: 0,
             pace: Pace::Rate(options.rate),
             window: Window::of_seconds(options.seconds),
+            fill: (FILL_BYTES / options.bytes.max(1)) as u64,
         };
         fanout::run(&medium, &plan, server)
     };
@@ -108,6 +112,10 @@ pub fn measure(options: &Options, target: &Target) -> io::Result<Report> {
         without.delivered + with.delivered,
     );
     report.faults(faults, &ended);
+    report.note(format!(
+        "before each measured time {} MiB were sent, more than the kernel keeps for those who do not read",
+        FILL_BYTES >> 20
+    ));
     for (key, label, sample) in [
         ("without", "all read", &without),
         ("with", "some stuck", &with),

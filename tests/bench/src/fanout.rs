@@ -253,6 +253,7 @@ fn load(subscribers: usize, idle: usize, pace: Pace, window: Window) -> FanoutPl
         idle,
         pace,
         window,
+        fill: 0,
     }
 }
 
