@@ -81,10 +81,7 @@ impl SubscriberDoor {
         // Asked before the auth function is: what cannot be upgraded need not be admitted.
         let (response, websocket) = socket::upgrade(&mut request, subscribers.limits.connection)?;
         let admission = self.admit(&request, addr, path, query).await?;
-        tokio::spawn(async move {
-            subscriber::serve(websocket, subscribers, admission).await;
-            drop(permit);
-        });
+        tokio::spawn(subscriber::serve(websocket, subscribers, admission, permit));
         Ok(response.map(BodyExt::boxed_unsync))
     }
 

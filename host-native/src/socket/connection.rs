@@ -147,7 +147,8 @@ impl Connection {
             end,
             End::ByServer(CloseCode::TooLarge | CloseCode::Protocol | CloseCode::InvalidText)
         ) {
-            self.linger().await;
+            // On the heap: few connections come to this, and all would have to keep room for it.
+            Box::pin(self.linger()).await;
         }
         Err(end)
     }

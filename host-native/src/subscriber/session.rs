@@ -1,5 +1,6 @@
 //! One subscriber connection: reads its messages, hands them to its subscriptions, and ends with it.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,77 +12,123 @@ use uuid::Uuid;
 use super::protocol::{self, ClientMessage, Join, PathTarget};
 use super::subscribers::{Admission, Subscribers};
 use super::subscriptions::Subscriptions;
-use crate::hub::{Framing, Subscribing};
+use crate::hub::{ConnectionId, Framing, Subscribing};
 use crate::metrics::SlowConsumerEnd;
 use crate::socket::{CloseCode, Connection, End, Incoming};
 
-/// Serves one connection until it ends.
-pub async fn serve(socket: HyperWebsocket, subscribers: Arc<Subscribers>, admission: Admission) {
-    let Admission {
-        path,
-        query,
-        context,
-        expires_at,
-    } = admission;
-    let mut connection = match Connection::open(socket, subscribers.limits.connection).await {
-        Ok(connection) => connection,
-        Err(error) => {
-            tracing::debug!(%error, "subscriber went away during its upgrade");
+/// Begins one connection and has it served until it ends. It holds `permit` for as long.
+pub async fn serve(
+    socket: HyperWebsocket,
+    subscribers: Arc<Subscribers>,
+    admission: Admission,
+    permit: impl Send + 'static,
+) {
+    match Session::begin(socket, subscribers, admission).await {
+        // In a task of its own: what beginning takes must not stay with every connection for its life.
+        Ok(session) => drop(tokio::spawn(Box::new(session).run(permit))),
+        Err(error) => tracing::debug!(%error, "subscriber went away during its upgrade"),
+    }
+}
+
+/// One connection that has begun. Small, because there are many.
+struct Session {
+    id: ConnectionId,
+    connection: Connection,
+    subscriptions: Subscriptions,
+    subscribers: Arc<Subscribers>,
+    rate: Rate,
+}
+
+impl Session {
+    async fn begin(
+        socket: HyperWebsocket,
+        subscribers: Arc<Subscribers>,
+        admission: Admission,
+    ) -> io::Result<Self> {
+        let Admission {
+            path,
+            query,
+            context,
+            expires_at,
+        } = admission;
+        let mut connection = Connection::open(socket, subscribers.limits.connection).await?;
+        if let Some(expires_at) = expires_at {
+            connection.close_at(expires_at, CloseCode::AuthExpired);
+        }
+        let outbox = connection.outbox().clone();
+        let id = subscribers.connect(&outbox);
+        // What the address says of how to speak is the first word, whether it names a group or not.
+        let asks = (path.is_some() || query.asks.version_2.is_some()).then_some(query.asks);
+        let mut subscriptions = Subscriptions::new(
+            id,
+            subscribers.clone(),
+            outbox,
+            context,
+            Framing::WebSocket,
+            asks,
+        );
+        if let Some(path) = path {
+            subscriptions.join(of_path(path), query.since);
+        }
+        Ok(Self {
+            id,
+            connection,
+            subscriptions,
+            rate: Rate::new(subscribers.limits.messages_per_second_max),
+            subscribers,
+        })
+    }
+
+    /// Boxed, because a future keeps room for what it is given twice.
+    async fn run(mut self: Box<Self>, _permit: impl Send) {
+        let end = loop {
+            tokio::select! {
+                incoming = self.connection.next() => match incoming {
+                    Ok(incoming) => self.take(&incoming),
+                    Err(end) => break end,
+                },
+                Some((subscription_id, step)) = self.subscriptions.next_step(), if self.subscriptions.has_steps() => {
+                    self.subscriptions.take_step(&subscription_id, step);
+                }
+            }
+        };
+        self.end(end);
+    }
+
+    fn take(&mut self, incoming: &Incoming) {
+        if *incoming == Incoming::Room {
+            self.subscriptions.go_on();
             return;
         }
-    };
-    if let Some(expires_at) = expires_at {
-        connection.close_at(expires_at, CloseCode::AuthExpired);
+        let metrics = &self.subscribers.metrics;
+        if self.rate.admits(Instant::now()) {
+            metrics.subscriber_messages.inc();
+            receive(&mut self.subscriptions, incoming);
+        } else {
+            tracing::warn!(
+                connection = self.id,
+                "closed: too many messages in one second"
+            );
+            metrics.rate_limited.inc();
+            self.connection.outbox().close(CloseCode::RateLimit);
+        }
     }
-    let outbox = connection.outbox().clone();
-    let id = subscribers.connect(&outbox);
-    // What the address says of how to speak is the first word, whether it names a group or not.
-    let asks = (path.is_some() || query.asks.version_2.is_some()).then_some(query.asks);
-    let mut subscriptions = Subscriptions::new(
-        id,
-        subscribers.clone(),
-        outbox.clone(),
-        context,
-        Framing::WebSocket,
-        asks,
-    );
-    if let Some(path) = path {
-        subscriptions.join(of_path(path), query.since);
-    }
-    let mut rate = Rate::new(subscribers.limits.messages_per_second_max);
-    let end = loop {
-        tokio::select! {
-            incoming = connection.next() => match incoming {
-                Ok(Incoming::Room) => subscriptions.go_on(),
-                Ok(_) if !rate.admits(Instant::now()) => {
-                    tracing::warn!(connection = id, "closed: too many messages in one second");
-                    subscribers.metrics.rate_limited.inc();
-                    outbox.close(CloseCode::RateLimit);
-                }
-                Ok(incoming) => {
-                    subscribers.metrics.subscriber_messages.inc();
-                    receive(&mut subscriptions, &incoming);
-                }
-                Err(end) => break end,
-            },
-            Some((subscription_id, step)) = subscriptions.next_step(), if subscriptions.has_steps() => {
-                subscriptions.take_step(&subscription_id, step);
+
+    fn end(self: Box<Self>, end: End) {
+        self.subscriptions.end();
+        self.subscribers.disconnect(self.id);
+        if let End::ByServer(code) = end {
+            let metrics = &self.subscribers.metrics;
+            metrics.closes.inc(code.on_wire().0);
+            if code == CloseCode::Blocked {
+                metrics
+                    .slow_consumer_ends
+                    .of(SlowConsumerEnd::Blocked)
+                    .inc();
             }
         }
-    };
-    subscriptions.end();
-    subscribers.disconnect(id);
-    if let End::ByServer(code) = end {
-        let metrics = &subscribers.metrics;
-        metrics.closes.inc(code.on_wire().0);
-        if code == CloseCode::Blocked {
-            metrics
-                .slow_consumer_ends
-                .of(SlowConsumerEnd::Blocked)
-                .inc();
-        }
+        tracing::debug!(connection = self.id, ?end, "subscriber disconnected");
     }
-    tracing::debug!(connection = id, ?end, "subscriber disconnected");
 }
 
 /// Does what a message says. Published clients throw on answers that they do not know, so what cannot be understood is answered

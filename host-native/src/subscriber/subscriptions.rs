@@ -37,7 +37,7 @@ pub(super) struct Subscriptions {
     /// How the client wanted to be spoken to; `None` before it said so.
     asks: Option<Asks>,
     groups: HashMap<GroupKey, Part>,
-    live: HashMap<Arc<str>, Live>,
+    live: HashMap<Arc<str>, Box<Live>>,
     beginning: HashMap<Arc<str>, Beginning>,
     steps: FuturesUnordered<BoxFuture<'static, (Arc<str>, Step)>>,
     /// Subscriptions that wait for room, to begin or for their next page; the first ones first.
@@ -219,8 +219,7 @@ impl Subscriptions {
         match step {
             Step::Verdict(true) => self.begin_or_queue(subscription_id),
             Step::Verdict(false) => {
-                if let Some(Beginning { join, waiting, .. }) =
-                    self.beginning.remove(subscription_id)
+                if let Some(Beginning { join, waiting, .. }) = self.take_beginning(subscription_id)
                 {
                     self.refuse(&join);
                     self.take_waiting(subscription_id, waiting);
@@ -251,8 +250,8 @@ impl Subscriptions {
         for part in std::mem::take(&mut self.groups).values() {
             self.subscribers.hub.exit(&part.seat);
         }
-        for Live { join, .. } in self.live.values() {
-            self.tell_left(join);
+        for live in self.live.values() {
+            self.tell_left(&live.join);
         }
         let mut guarded = HashMap::new();
         for (id, Beginning { join, stage, .. }) in std::mem::take(&mut self.beginning) {
@@ -300,6 +299,15 @@ impl Subscriptions {
         };
         self.beginning.insert(id.clone(), beginning);
         id
+    }
+
+    /// Takes out a subscription that begins no longer. Many connections are quiet, so they keep no empty table.
+    fn take_beginning(&mut self, subscription_id: &Arc<str>) -> Option<Beginning> {
+        let beginning = self.beginning.remove(subscription_id);
+        if self.beginning.is_empty() {
+            self.beginning = HashMap::new();
+        }
+        beginning
     }
 
     fn begin_or_queue(&mut self, subscription_id: &Arc<str>) {
@@ -351,7 +359,7 @@ impl Subscriptions {
             wish,
             waiting,
             ..
-        }) = self.beginning.remove(subscription_id)
+        }) = self.take_beginning(subscription_id)
         else {
             return;
         };
@@ -391,7 +399,7 @@ impl Subscriptions {
                     seat.release();
                 }
                 self.live
-                    .insert(subscription_id.clone(), Live { join, paging });
+                    .insert(subscription_id.clone(), Box::new(Live { join, paging }));
                 self.take_waiting(subscription_id, waiting);
             }
             Joined::SnapshotTooOld => self.open_again(join, wish, waiting),
@@ -451,7 +459,7 @@ impl Subscriptions {
         let Some(Live {
             join,
             paging: Some(paging),
-        }) = self.live.get_mut(subscription_id)
+        }) = self.live.get_mut(subscription_id).map(Box::as_mut)
         else {
             return;
         };
@@ -483,7 +491,8 @@ impl Subscriptions {
         after: u64,
         page: Result<SnapshotPage, OpenError>,
     ) {
-        let Some(Live { join, paging }) = self.live.get_mut(subscription_id) else {
+        let Some(Live { join, paging }) = self.live.get_mut(subscription_id).map(Box::as_mut)
+        else {
             return;
         };
         // It may have begun anew meanwhile.
@@ -545,7 +554,7 @@ impl Subscriptions {
                 .filter(|(_, live)| live.join.group == group);
             let behind: Vec<Arc<str>> = behind.map(|(id, _)| id.clone()).collect();
             for id in behind {
-                let Some(Live { join, paging }) = self.live.get(&id) else {
+                let Some(Live { join, paging }) = self.live.get(&id).map(Box::as_ref) else {
                     continue;
                 };
                 // Half a snapshot is nothing to go on from.
