@@ -520,6 +520,40 @@ const CLAIMS = {
     small.send('x'.repeat(1001));
     assert.equal((await small.closed).code, 1009);
   },
+  'A client that comes back can go on where it was': async () => {
+    const { stream_name, set, worker, at } = await room();
+    const path = `/stream/${stream_name}/g?v=2`;
+    const first = await server.subscriber(path);
+    const { epoch, seq } = await first.next();
+    await first.close();
+    await set('i', 1);
+    await worker.result('stream::send', { ...at, type: 'missed', data: 0 });
+    const again = await server.subscriber(`${path}&since=${epoch}:${seq}`);
+    const frames = [await again.next(), await again.next(), await again.next()];
+    assert.deepEqual(frames.map(({ event }) => event.mode ?? event.type), ['resume', 'create', 'event']);
+  },
+  'Large groups come in pages, and updates as operations': async () => {
+    const { stream_name, set, update } = await room();
+    for (const id of ['a', 'b']) await set(id, 'x'.repeat(2 ** 20));
+    const viewer = await server.subscriber(`/stream/${stream_name}/g?v=2&deltas=1`);
+    assert.deepEqual([(await viewer.next()).event.more, (await viewer.next()).event.more], [true, false]);
+    const ops = [{ type: 'append', path: '', value: 'y' }];
+    await update('a', ops, { returning: 'none' });
+    assert.deepEqual((await viewer.next()).event, { type: 'update', base: 1, ops });
+  },
+  'A group can be read over plain HTTP': async () => {
+    const { stream_name, set } = await room();
+    await set('i', 1);
+    const url = `${server.subscribers.replace('ws', 'http')}/stream/${stream_name}/g`;
+    assert.deepEqual((await (await fetch(url)).json()).items, [{ id: 'i', seq: 1, data: 1 }]);
+    const { headers, body } = await fetch(url, { headers: { accept: 'text/event-stream' } });
+    assert.equal(headers.get('content-type'), 'text/event-stream');
+    await body.cancel();
+  },
+  'Health and metrics': async () => {
+    assert.equal((await server.page('/health')).status, 200);
+    assert.equal(typeof (await server.metrics()).iii_stream_uptime_seconds, 'number');
+  },
   'Colons in names mean nothing': async () => {
     const worker = await server.peer();
     const place = unique('colon');

@@ -8,7 +8,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { inspect } from 'node:util';
-import { startServer } from './harness.mjs';
+import { Record, startServer } from './harness.mjs';
 import { equal, JsonNumber, parse } from './lossless.mjs';
 
 const root = fileURLToPath(new URL('../../', import.meta.url));
@@ -49,18 +49,60 @@ function readConfig(blocks) {
   return config;
 }
 
-/** `GET /path` or a status, then headers. */
-function readHttp([first, ...rest]) {
+/** `GET /path` or a status, then headers, then, after an empty line, a body. */
+function readHttp(lines) {
+  const end = lines.includes('') ? lines.indexOf('') : lines.length;
+  const [first, ...rest] = lines.slice(0, end);
   const headers = rest.map((line) => /^([^:]+): *(.*)$/.exec(line).slice(1));
-  return { first, headers: new Map(headers.map(([name, value]) => [name.toLowerCase(), value])) };
+  return { first, headers: new Map(headers.map(([name, value]) => [name.toLowerCase(), value])), body: lines.slice(end + 1).join('\n') };
 }
 
 /** The messages of a block: each begins with a line that is not indented. */
 const messages = (lines) => lines.join('\n').split(/\n(?=\S)/);
 
+/** An answer that goes on and on; its events are kept until somebody takes them. */
+class EventStream {
+  #rest = '';
+  #events = new Record();
+  #taken = 0;
+  #abort;
+
+  constructor(body, abort) {
+    this.#abort = abort;
+    this.ended = this.#read(body).catch(() => {}); // ended by us, or by a server that stops
+  }
+
+  async #read(body) {
+    for await (const text of body.pipeThrough(new TextDecoderStream())) {
+      const events = (this.#rest + text).split('\n\n');
+      this.#rest = events.pop();
+      // Lines that begin with a colon are comments.
+      events.filter((event) => !event.startsWith(':')).forEach((event) => this.#events.push(event));
+    }
+  }
+
+  async next(what) {
+    const events = await this.#events.until(({ length }) => this.#taken < length, what);
+    this.#taken += 1;
+    return events[this.#taken - 1];
+  }
+
+  /** What nobody has taken, once the fence has come. */
+  async left() {
+    const events = await this.#events.until((all) => all.some((event) => event.includes('"type":"fence"')), 'the fence');
+    return events.slice(this.#taken).filter((event) => !event.includes('"type":"fence"'));
+  }
+
+  end() {
+    this.#abort.abort();
+    return this.ended;
+  }
+}
+
 /** One heading, played. Steps are named by who acts: `says_…` the peer, `hears_…` the server to the peer. */
 class Conversation {
   #peers = new Map();
+  #streams = new Map();
   #requests = new Map();
   #names = new Map();
   #groups = [];
@@ -87,7 +129,7 @@ class Conversation {
     const peer = from === 'server' ? to : from;
     assert.match(peer, /^(worker|client|channel)( \w+)?$/);
     const act = this[`${from === 'server' ? 'hears' : 'says'}_${kind}`] ?? assert.fail(`a block of kind "${kind}" is not played`);
-    for (let n = 0; n < times; n += 1) await act.call(this, peer, lines, Boolean(isAfterFrames));
+    for (let n = 1; n <= times; n += 1) await act.call(this, peer, lines.map((line) => line.replaceAll('{n}', n)), Boolean(isAfterFrames));
   }
 
   async says_json(name, lines) {
@@ -95,7 +137,7 @@ class Conversation {
     for (const text of messages(lines).map((message) => this.#fill(message))) {
       parse(text); // what is shown as JSON is JSON
       const { type, data } = JSON.parse(text);
-      if (type === 'join') this.#groups.push([data.streamName, data.groupId]);
+      if (type === 'join' && data?.groupId) this.#groups.push([data.streamName, data.groupId]);
       peer.send(text);
     }
   }
@@ -105,7 +147,7 @@ class Conversation {
     for (const text of messages(lines)) {
       const frame = await peer.next(`${name} to hear ${text}`);
       assert.equal(frame.binary, false);
-      assert.ok(this.#matches(parse(text).value, parse(frame.text).value), `${name} heard\n${frame.text}\ninstead of\n${text}\nwhere ${inspect(this.#names)}`);
+      this.#hears(name, text, frame.text);
     }
   }
 
@@ -122,9 +164,9 @@ class Conversation {
 
   /** Not awaited: before it is answered an auth function may have to speak. */
   says_http(name, lines) {
-    const { first, headers } = readHttp(lines.map((line) => line.replace(/\{…(\w+)\}/g, (_, known) => this.#names.get(known))));
+    const { first, headers } = readHttp(lines.map((line) => this.#known(line)));
     const base = name.startsWith('client') ? this.server.subscribers : this.server.workers;
-    const path = /^GET (\S+)$/.exec(first)[1];
+    const [, method, path] = /^(GET|HEAD|OPTIONS|POST) (\S+)$/.exec(first);
     const [, stream, group] = /^\/stream\/([^/?]+)\/([^/?]+)/.exec(path)?.map(decodeURIComponent) ?? [];
     if (group) this.#groups.push([stream, group]);
     const isUpgrade = headers.delete('upgrade');
@@ -133,16 +175,41 @@ class Conversation {
     const options = { protocols, headers: Object.fromEntries(headers) };
     this.#requests.set(name, isUpgrade
       ? this.server.socket(base, path, options).then((socket) => ({ socket, status: 101, headers: socket.headers }), (error) => error)
-      : fetch(base.replace(/^ws/, 'http') + path, options).then(({ status, headers: got }) => ({ status, headers: Object.fromEntries(got) })));
+      : this.#fetch(base.replace(/^ws/, 'http') + path, { method, ...options }));
+  }
+
+  async #fetch(url, options) {
+    const abort = new AbortController();
+    const response = await fetch(url, { ...options, signal: abort.signal });
+    const { status } = response;
+    const headers = Object.fromEntries(response.headers);
+    if (headers['content-type'] === 'text/event-stream') return { status, headers, stream: new EventStream(response.body, abort) };
+    return { status, headers, body: await response.text() };
   }
 
   async hears_http(name, lines) {
-    const { first, headers } = readHttp(lines);
+    const { first, headers, body } = readHttp(lines);
     const answer = await this.#requests.get(name);
     this.#requests.delete(name);
-    assert.equal(answer.status, Number(first), answer.message);
-    for (const [header, value] of headers) assert.equal(answer.headers[header], value, header);
+    assert.equal(answer.status, Number(first), answer.message ?? answer.body);
+    if (body) this.#hears(name, body, answer.body);
+    for (const [header, value] of headers) assert.equal(answer.headers[header], this.#known(value), header);
     if (answer.socket) this.#peers.set(name, answer.socket);
+    if (answer.stream) this.#streams.set(name, answer.stream);
+  }
+
+  /** Events of an event stream, each with the lines that it has. */
+  async hears_events(name, lines) {
+    for (const text of lines.join('\n').split('\n\n')) {
+      const heard = await this.#streams.get(name).next(`${name} to hear ${text}`);
+      const [expected, actual] = [text, heard].map((event) => ({ data: /^data: (.*)$/m.exec(event)[1], rest: event.replace(/^data: .*$/m, 'data') }));
+      this.#hears(name, expected.data, actual.data);
+      assert.equal(actual.rest, this.#known(expected.rest));
+    }
+  }
+
+  #hears(name, expected, actual) {
+    assert.ok(this.#matches(parse(expected).value, parse(actual).value), `${name} heard\n${actual}\ninstead of\n${expected}\nwhere ${inspect(this.#names)}`);
   }
 
   async says_close(name, [line]) {
@@ -170,6 +237,14 @@ class Conversation {
       const [left, right] = [words[n], words[n + 2]].map((name) => this.#names.get(name).int);
       assert.ok({ '<': left < right, '<=': left <= right }[words[n + 1]], `${line}: ${left} ${words[n + 1]} ${right}`);
     }
+  }
+
+  /** Puts values in the place of `{…name}`. */
+  #known(text) {
+    return text.replace(/\{…(\w+)\}/g, (_, name) => {
+      const value = this.#names.get(name) ?? assert.fail(`nothing is known as ${name}`);
+      return value instanceof JsonNumber ? value.int : value;
+    });
   }
 
   /** Puts values in the place of their names; a name that is new stands for a new UUID. */
@@ -220,6 +295,7 @@ class Conversation {
     // Where an auth function decides there is nobody to answer for one more client.
     if (!this.config.stream.auth_function) for (const group of this.#groups) await this.#fence(group);
     await settle();
+    for (const [name, stream] of this.#streams) assert.deepEqual(await stream.left(), [], `${name} heard nothing else`);
     for (const [name, peer] of peers) {
       const left = peer.frames.filter((frame) => frame.event?.event?.type !== 'fence');
       assert.deepEqual(left.map((frame) => frame.text), [], `${name} heard nothing else`);
@@ -234,7 +310,8 @@ class Conversation {
     await watcher.take((frame) => frame.event.event?.type === 'fence', 'the fence');
   }
 
-  stop() {
+  async stop() {
+    for (const stream of this.#streams.values()) await stream.end();
     return this.#isStopped ? undefined : this.server.stop();
   }
 }
@@ -275,6 +352,11 @@ test('protocol: the codes of failed calls are those of the sources', () => {
   const told = all(sources, /fn \w*code\([^)]*\) -> &'static str \{([\s\S]*?)\n    \}/g).flatMap((body) => all(body, /"([^"]+)"/g));
   const made = all(sources, /(?:Failure::new|Self::new|\bfail|\brefuse)\(\s*"(\w+)",/g);
   assert.deepEqual(firstColumn('Error codes of calls'), sorted([...told, ...made].filter((code) => !code.includes('.'))));
+});
+
+test('protocol: the codes of error frames are those of the sources', () => {
+  const used = all(sources, /"((?:message|subscription)\.\w+|unsupported_by_storage)"/g);
+  assert.deepEqual(firstColumn('Error frames'), sorted(used));
 });
 
 test('protocol: the close codes are those of the sources', () => {

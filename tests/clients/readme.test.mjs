@@ -16,27 +16,39 @@ test('the first minute works as printed', async (t) => {
   t.after(() => server.stop());
   const commands = blocks('sh').flatMap((block) => block.split('\n'));
   const [shown] = blocks('text');
+  const [read] = blocks('json');
   const place = (command) => command
     .replace('target/release/iii-stream', serverBinary())
     .replace(/ (watch .*)$/, ` $1 --url ${server.subscribers}`)
-    .replace(/ (call .*)$/, ` $1 --worker-url ${server.workers}`);
-  const [watch, ...calls] = commands.map(place);
-  assert.equal(calls.length, 3, section);
+    .replace(/ (call .*)$/, ` $1 --worker-url ${server.workers}`)
+    .replace('http://127.0.0.1:3112', server.subscribers.replace('ws', 'http'));
+  const [watch, ...others] = commands.map(place);
+  const [calls, [follow, get]] = [others.slice(0, 3), others.slice(3)];
+  assert.equal(others.length, 5, section);
 
-  const watching = spawn('sh', ['-c', `exec ${watch}`], { stdio: ['ignore', 'pipe', 'inherit'] });
-  t.after(() => watching.kill());
-  const lines = new Record(server);
-  let rest = '';
-  watching.stdout.setEncoding('utf8').on('data', (text) => {
-    const parts = (rest + text).split('\n');
-    rest = parts.pop();
-    parts.forEach((line) => lines.push(line));
-  });
+  const start = (command) => {
+    const child = spawn('sh', ['-c', `exec ${command}`], { stdio: ['ignore', 'pipe', 'ignore'] });
+    t.after(() => child.kill());
+    const lines = new Record(server);
+    let rest = '';
+    child.stdout.setEncoding('utf8').on('data', (text) => {
+      const parts = (rest + text).split('\n');
+      rest = parts.pop();
+      parts.forEach((line) => lines.push(line));
+    });
+    return lines;
+  };
+  const lines = start(watch);
   await lines.count(1);
   const results = calls.map((call) => execFileSync('sh', ['-c', call], { encoding: 'utf8' }));
   assert.equal(results[2], '[{"text":"hi there","likes":1}]\n');
   const expected = shown.split('\n');
   assert.deepEqual(await lines.count(expected.length), expected);
+  const group = JSON.parse(execFileSync('sh', ['-c', `${get} 2>/dev/null`], { encoding: 'utf8' }));
+  assert.deepEqual(group, { ...JSON.parse(read), epoch: group.epoch });
+  const [id, data] = await start(follow).count(2);
+  assert.equal(id, `id: ${group.epoch}:${group.seq}`);
+  assert.deepEqual(JSON.parse(data.replace('data: ', '')).event, { type: 'sync', mode: 'snapshot', items: group.items, more: false });
 });
 
 test('the code of "From your code" does what it says', async (t) => {
