@@ -238,10 +238,11 @@ impl Subscriptions {
             let Some(id) = self.queued.pop_front() else {
                 break;
             };
-            if self.beginning.contains_key(&id) {
-                self.begin(&id);
-            } else {
-                self.read_page(&id);
+            match self.beginning.get(&id).map(|beginning| beginning.stage) {
+                Some(Stage::Queued) => self.begin(&id),
+                // It waits for its guard: this turn is for a page of what the same id stands for until then.
+                Some(Stage::Guarded) | None => self.read_page(&id),
+                Some(Stage::Reading) => {}
             }
         }
     }
