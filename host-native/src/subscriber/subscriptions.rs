@@ -71,6 +71,8 @@ struct Beginning {
     join: Subscribing,
     wish: Wish,
     stage: Stage,
+    /// Changes are held back for it already, because some have passed it by.
+    is_held: bool,
     /// What was said of it since.
     waiting: VecDeque<Said>,
 }
@@ -223,6 +225,7 @@ impl Subscriptions {
                     self.beginning.remove(subscription_id)
                 {
                     self.refuse(&join);
+                    self.begin_anew_if_behind(subscription_id);
                     self.take_waiting(subscription_id, waiting);
                 }
             }
@@ -297,6 +300,7 @@ impl Subscriptions {
                 is_reset: false,
             },
             stage,
+            is_held: false,
             waiting: VecDeque::new(),
         };
         self.beginning.insert(id.clone(), beginning);
@@ -320,7 +324,11 @@ impl Subscriptions {
         };
         beginning.stage = Stage::Reading;
         let (join, wish) = (beginning.join.clone(), beginning.wish.clone());
-        self.sit(&join.group).hold();
+        let is_held = beginning.is_held;
+        let seat = self.sit(&join.group);
+        if !is_held {
+            seat.hold();
+        }
         if let Some(old) = self.live.remove(subscription_id) {
             self.end_paging(&old);
             if (&old.join.group, &old.join.item) == (&join.group, &join.item) {
@@ -406,6 +414,7 @@ impl Subscriptions {
             join: join.clone(),
             wish: wish.clone(),
             stage: Stage::Reading,
+            is_held: true,
             waiting,
         };
         self.beginning
@@ -429,6 +438,8 @@ impl Subscriptions {
     /// Gives up a subscription that cannot begin.
     fn give_up(&mut self, join: &Subscribing, error: &OpenError) {
         if let Some(part) = self.groups.get(&join.group) {
+            // It may have been live before.
+            part.seat.unsubscribe(&join.subscription_id);
             part.seat.release();
         }
         self.stand_up(&join.group);
@@ -506,7 +517,7 @@ impl Subscriptions {
         };
         // What was sent so far; the page may know more, which its items' own sequences tell.
         let seq = match self.dialect.framing {
-            Framing::WebSocket => part.seat.seen(),
+            Framing::WebSocket => part.seat.position(subscription_id),
             Framing::EventStream => first_seq,
         };
         let frame = opening::page_frame(join, self.dialect, &page, seq, false);
@@ -530,44 +541,65 @@ impl Subscriptions {
 
     /// Lets subscriptions begin anew that changes have passed by: with what they missed, or with a fresh snapshot.
     fn make_good(&mut self) {
-        let lagging: Vec<(GroupKey, u64, Arc<str>)> = self
+        let lags: Vec<(GroupKey, Vec<(Arc<str>, u64)>)> = self
             .groups
             .iter()
             .filter_map(|(group, part)| {
-                let since = part.seat.take_lag()?;
-                Some((group.clone(), since, part.seat.epoch()))
+                let behind = part.seat.take_lag();
+                (!behind.is_empty()).then(|| (group.clone(), behind))
             })
             .collect();
-        for (group, seq, epoch) in lagging {
+        for (group, behind) in lags {
             self.subscribers.metrics.slow_consumer_syncs.inc();
-            let behind = self
-                .live
-                .iter()
-                .filter(|(_, live)| live.join.group == group);
-            let behind: Vec<Arc<str>> = behind.map(|(id, _)| id.clone()).collect();
-            for id in behind {
-                let Some(Live { join, paging }) = self.live.get(&id) else {
-                    continue;
-                };
-                // Half a snapshot is nothing to go on from.
-                let can_resume = self.dialect.is_version_2 && paging.is_none();
-                let since = can_resume.then(|| Position {
-                    epoch: epoch.clone(),
-                    seq,
-                });
-                let beginning = Beginning {
-                    join: join.clone(),
-                    wish: Wish {
-                        since,
-                        is_reset: true,
-                    },
-                    stage: Stage::Queued,
-                    waiting: VecDeque::new(),
-                };
-                self.beginning.insert(id.clone(), beginning);
-                self.begin_or_queue(&id);
+            for (id, since) in behind {
+                if self.beginning.contains_key(&id) || !self.live.contains_key(&id) {
+                    // It begins anew anyway, because the client has said so.
+                    if let Some(part) = self.groups.get(&group) {
+                        part.seat.release();
+                    }
+                } else {
+                    self.begin_anew(&id, since);
+                }
             }
         }
+    }
+
+    /// Lets a subscription begin anew that was to be replaced when changes passed it by, and was not.
+    fn begin_anew_if_behind(&mut self, subscription_id: &Arc<str>) {
+        let part = self
+            .live
+            .get(subscription_id)
+            .and_then(|live| self.groups.get(&live.join.group));
+        let Some(part) = part else { return };
+        if let Some(since) = part.seat.behind(subscription_id) {
+            part.seat.hold();
+            self.begin_anew(subscription_id, since);
+        }
+    }
+
+    /// Lets a live subscription begin anew after `since`. Changes are held back for it already.
+    fn begin_anew(&mut self, subscription_id: &Arc<str>, since: u64) {
+        let Some(Live { join, paging }) = self.live.get(subscription_id) else {
+            return;
+        };
+        let epoch = self.groups.get(&join.group).map(|part| part.seat.epoch());
+        // Half a snapshot is nothing to go on from.
+        let can_resume = self.dialect.is_version_2 && paging.is_none();
+        let since = epoch
+            .filter(|_| can_resume)
+            .map(|epoch| Position { epoch, seq: since });
+        let beginning = Beginning {
+            join: join.clone(),
+            wish: Wish {
+                since,
+                is_reset: true,
+            },
+            stage: Stage::Queued,
+            is_held: true,
+            waiting: VecDeque::new(),
+        };
+        self.beginning.insert(subscription_id.clone(), beginning);
+        self.begin_or_queue(subscription_id);
     }
 
     /// Takes what was said of a subscription before it began, up to its next beginning.
