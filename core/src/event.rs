@@ -107,8 +107,18 @@ pub fn item_sync_frame(
 }
 
 /// The frame that tells a client that its join was refused.
-pub fn unauthorized_frame(group: GroupRef<'_>, item: Option<&str>, timestamp: u64) -> String {
+///
+/// Only clients of version 2 are told the subscription.
+pub fn unauthorized_frame(
+    group: GroupRef<'_>,
+    item: Option<&str>,
+    subscription_id: Option<&str>,
+    timestamp: u64,
+) -> String {
     let mut out = envelope(timestamp, group, item, 0);
+    if let Some(subscription_id) = subscription_id {
+        push_subscription(&mut out, subscription_id);
+    }
     out.push_str(r#","event":{"type":"unauthorized"}}"#);
     out
 }

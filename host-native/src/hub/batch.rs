@@ -17,13 +17,15 @@ pub(super) struct Batch<'a> {
     /// Names the group's history.
     epoch: &'a str,
     pub(super) changes: &'a [Arc<Change>],
-    encoded: [OnceCell<Option<Encoded>>; Dialect::ENCODINGS],
+    encoded: [OnceCell<Encoded>; Dialect::ENCODINGS],
 }
 
 /// The frames of all changes, one after another in one piece of memory.
 struct Encoded {
     run: Bytes,
-    frames: Vec<Range<usize>>,
+    /// `None` for a change that does not carry the value that this kind of connection needs. Such a one is told to nobody:
+    /// it is older than the first of them.
+    frames: Vec<Option<Range<usize>>>,
 }
 
 /// A value was asked for that a change does not carry.
@@ -42,15 +44,17 @@ impl<'a> Batch<'a> {
 
     /// All changes.
     pub(super) fn run(&self, dialect: Dialect) -> Result<Frame, NoValue> {
-        let encoded = self.encoded(dialect)?;
+        let encoded = self.encoded(dialect);
+        if encoded.frames.iter().any(Option::is_none) {
+            return Err(NoValue);
+        }
         Ok(Frame::encoded(encoded.run.clone()))
     }
 
     /// One of the changes.
     pub(super) fn frame(&self, dialect: Dialect, index: usize) -> Result<Frame, NoValue> {
-        let encoded = self.encoded(dialect)?;
-        let range = encoded.frames.get(index).cloned().ok_or(NoValue)?;
-        Ok(Frame::encoded(encoded.run.slice(range)))
+        let encoded = self.encoded(dialect);
+        Ok(Frame::encoded(encoded.run.slice(encoded.range(index)?)))
     }
 
     /// Some of the changes, one after another.
@@ -61,23 +65,19 @@ impl<'a> Batch<'a> {
         if indices.len() == self.changes.len() {
             return self.run(dialect);
         }
-        let encoded = self.encoded(dialect)?;
+        let encoded = self.encoded(dialect);
         let mut out = Vec::new();
         for index in indices {
-            let range = encoded.frames.get(*index).cloned().ok_or(NoValue)?;
-            out.extend_from_slice(&encoded.run[range]);
+            out.extend_from_slice(&encoded.run[encoded.range(*index)?]);
         }
         Ok(Frame::encoded(out.into()))
     }
 
-    fn encoded(&self, dialect: Dialect) -> Result<&Encoded, NoValue> {
-        self.encoded[dialect.encoding()]
-            .get_or_init(|| self.encode(dialect))
-            .as_ref()
-            .ok_or(NoValue)
+    fn encoded(&self, dialect: Dialect) -> &Encoded {
+        self.encoded[dialect.encoding()].get_or_init(|| self.encode(dialect))
     }
 
-    fn encode(&self, dialect: Dialect) -> Option<Encoded> {
+    fn encode(&self, dialect: Dialect) -> Encoded {
         let mut out = Vec::new();
         let mut frames = Vec::with_capacity(self.changes.len());
         for change in self.changes {
@@ -87,12 +87,20 @@ impl<'a> Batch<'a> {
             } else {
                 event_frame(self.group, change, None)
             };
-            dialect.push(&mut out, &text?, Some((self.epoch, change.seq)));
-            frames.push(start..out.len());
+            frames.push(text.map(|text| {
+                dialect.push(&mut out, &text, Some((self.epoch, change.seq)));
+                start..out.len()
+            }));
         }
-        Some(Encoded {
+        Encoded {
             run: out.into(),
             frames,
-        })
+        }
+    }
+}
+
+impl Encoded {
+    fn range(&self, index: usize) -> Result<Range<usize>, NoValue> {
+        self.frames.get(index).cloned().flatten().ok_or(NoValue)
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! A member is in one of three states. *Live*: each change goes to its outbox. *Holding*: while one of its subscriptions
 //! begins, changes are held back, so that none overtakes the `sync` and none is lost between snapshot and subscription.
-//! *Lagging*: its peer reads too slowly, changes have passed it by, and it is owed a fresh `sync` or a resume.
+//! *Lagging*: its peer reads too slowly, changes have passed it by, and it is owed a fresh `sync` or a resume. An event is told
+//! once for all subscriptions, so whoever lags is told nothing more of the group before all of them have begun anew.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -22,8 +23,10 @@ pub(super) struct Member {
     dialect: Dialect,
     subscriptions: Vec<Subscription>,
     hold: Option<Box<Hold>>,
-    /// The last change that was handed to the outbox or skipped.
+    /// The last change that was handed to the outbox or skipped. A subscription that began later has seen more.
     seen: u64,
+    /// The last change that a `sync` told some subscription of.
+    synced: u64,
     /// Changes after this one have passed by some subscription.
     lags_since: Option<u64>,
 }
@@ -34,6 +37,8 @@ struct Hold {
     /// Subscriptions that begin.
     joins: usize,
     changes: Vec<Arc<Change>>,
+    /// What values and operations take in them.
+    bytes: usize,
     /// More came than is held, and was dropped.
     is_overrun: bool,
     /// There were custom events in it.
@@ -46,6 +51,8 @@ struct Subscription {
     item: Option<Arc<str>>,
     /// Its `sync` told of all changes up to this one.
     synced: u64,
+    /// Changes after this one have passed it by, and it has not begun anew.
+    behind: Option<u64>,
 }
 
 /// What a connection subscribes to.
@@ -58,6 +65,9 @@ pub struct Subscribing {
     /// The item; `None`: the whole group.
     pub item: Option<Arc<str>>,
 }
+
+/// A subscription that changes have passed by, with the last one that it has seen.
+pub type Behind = (Arc<str>, u64);
 
 /// What is to be done after a subscription's beginning was handed in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,17 +117,45 @@ impl Member {
             subscriptions: Vec::with_capacity(1),
             hold: None,
             seen: 0,
+            synced: 0,
             lags_since: None,
         }
     }
 
-    pub(super) fn seen(&self) -> u64 {
-        self.seen
+    /// The last change that a subscription has been told of, or that did not concern it.
+    pub(super) fn position(&self, subscription_id: &str) -> u64 {
+        let mut subscriptions = self.subscriptions.iter();
+        let synced = subscriptions
+            .find(|subscription| &*subscription.id == subscription_id)
+            .map_or(0, |subscription| subscription.synced);
+        self.seen.max(synced)
     }
 
-    /// Since which change some have passed by; asked once, by whoever makes good for it.
-    pub(super) fn take_lag(&mut self) -> Option<u64> {
-        self.lags_since.take()
+    /// The subscriptions that changes have passed by, each with the last one that it was told of; asked once, by whoever
+    /// makes good for it. Changes are held back from now on, once for each of them.
+    pub(super) fn take_lag(&mut self) -> Vec<Behind> {
+        let Some(since) = self.lags_since.take() else {
+            return Vec::new();
+        };
+        let behind: Vec<_> = self
+            .subscriptions
+            .iter_mut()
+            .map(|subscription| {
+                let since = since.max(subscription.synced);
+                let behind = *subscription.behind.get_or_insert(since);
+                (subscription.id.clone(), behind)
+            })
+            .collect();
+        behind.iter().for_each(|_| self.hold());
+        behind
+    }
+
+    /// Since which change some have passed a subscription by that has not begun anew.
+    pub(super) fn behind(&self, subscription_id: &str) -> Option<u64> {
+        let mut subscriptions = self.subscriptions.iter();
+        subscriptions
+            .find(|subscription| &*subscription.id == subscription_id)?
+            .behind
     }
 
     /// Begins to hold changes back.
@@ -148,19 +186,23 @@ impl Member {
         frames: &[Frame],
         context: Context<'_>,
     ) -> Joined {
-        if seq < self.seen {
+        if seq < self.seen.max(self.synced) {
             return Joined::SnapshotTooOld;
         }
-        if let Some(hold) = &mut self.hold {
+        // An event now would hide from a subscription that is still behind what it has missed: the client cannot know yet
+        // that it is. Those who have begun get it after the last of them, and by its sequence see whether it is news.
+        let is_some_behind = self.subscriptions.iter().any(|other| self.is_mute(other));
+        if !is_some_behind && let Some(hold) = &mut self.hold {
             let count = hold
                 .changes
                 .iter()
                 .take_while(|change| change.seq <= seq)
                 .count();
             let before: Vec<_> = hold.changes.drain(..count).collect();
+            hold.bytes -= bytes_of(&before);
             self.send(&before, context);
         }
-        self.seen = seq;
+        self.synced = seq;
         for frame in frames {
             self.outbox.deliver_uncounted(frame);
         }
@@ -169,6 +211,7 @@ impl Member {
             id: join.subscription_id.clone(),
             item: join.item.clone(),
             synced: seq,
+            behind: None,
         });
         if join.item.is_none() && !self.dialect.is_version_2 {
             // This `sync` tells of everything, to the connection's other subscriptions of the group too.
@@ -187,7 +230,7 @@ impl Member {
     /// Takes the next changes of the group.
     pub(super) fn take(&mut self, batch: &Batch<'_>, context: Context<'_>) {
         match &mut self.hold {
-            Some(hold) => hold.add(batch.changes, context.held_max),
+            Some(hold) => hold.add(batch.changes, context.held_max, self.outbox.bytes_max()),
             None if self.lags_since.is_some() => self.miss(batch.changes, context),
             None => self.send_batch(batch, context),
         }
@@ -218,7 +261,7 @@ impl Member {
             return;
         };
         let wants_all = match self.subscriptions.as_slice() {
-            [one] => one.item.is_none() && one.synced < first.seq,
+            [one] => one.item.is_none() && one.synced < first.seq && !self.is_mute(one),
             _ => false,
         };
         let (run, count) = if wants_all {
@@ -235,7 +278,7 @@ impl Member {
         };
         let Ok(run) = run else {
             // Nobody needed the value when the change was made.
-            return self.lag();
+            return self.miss(batch.changes, context);
         };
         if 1 < count && self.outbox.bytes_max() < run.len() {
             return self.send_singly(batch, context);
@@ -254,7 +297,7 @@ impl Member {
         for (index, change) in batch.changes.iter().enumerate() {
             if self.wants(change) {
                 let Ok(frame) = batch.frame(self.dialect, index) else {
-                    return self.lag();
+                    return self.miss(&batch.changes[index..], context);
                 };
                 if self.outbox.deliver(&frame).is_err() {
                     return self.miss(&batch.changes[index..], context);
@@ -296,9 +339,29 @@ impl Member {
     /// Whether one of the subscriptions gets to see a change that its `sync` did not tell of.
     fn wants(&self, change: &Change) -> bool {
         self.subscriptions.iter().any(|subscription| {
-            subscription.synced < change.seq && wants(subscription.item.as_deref(), change)
+            subscription.synced < change.seq
+                && wants(subscription.item.as_deref(), change)
+                && !self.is_mute(subscription)
         })
     }
+
+    /// Whether a subscription is told nothing until it begins anew. Version 1 has no positions that could be wrong: its next
+    /// `sync` is right whatever came before.
+    fn is_mute(&self, subscription: &Subscription) -> bool {
+        self.dialect.is_version_2 && subscription.behind.is_some()
+    }
+}
+
+fn bytes_of(changes: &[Arc<Change>]) -> usize {
+    let bytes = |change: &Arc<Change>| {
+        let texts = [change.value.as_ref(), change.ops.as_ref()];
+        texts
+            .into_iter()
+            .flatten()
+            .map(|json| json.as_str().len())
+            .sum::<usize>()
+    };
+    changes.iter().map(bytes).sum()
 }
 
 fn is_event(change: &Change) -> bool {
@@ -306,12 +369,16 @@ fn is_event(change: &Change) -> bool {
 }
 
 impl Hold {
-    fn add(&mut self, changes: &[Arc<Change>], held_max: usize) {
-        if self.is_overrun || held_max < self.changes.len() + changes.len() {
+    fn add(&mut self, changes: &[Arc<Change>], held_max: usize, bytes_max: usize) {
+        let bytes = self.bytes + bytes_of(changes);
+        // One is always held, as one frame is always admitted to an outbox.
+        let is_heavy = bytes_max < bytes && 1 < self.changes.len() + changes.len();
+        if self.is_overrun || is_heavy || held_max < self.changes.len() + changes.len() {
             self.overrun();
             self.lost_events |= changes.iter().any(|change| is_event(change));
         } else {
             self.changes.extend_from_slice(changes);
+            self.bytes = bytes;
         }
     }
 
@@ -319,5 +386,6 @@ impl Hold {
         self.is_overrun = true;
         self.lost_events |= self.changes.iter().any(|change| is_event(change));
         self.changes = Vec::new();
+        self.bytes = 0;
     }
 }

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use super::ConnectionId;
 use super::batch::Batch;
 use super::dialect::Dialect;
-use super::member::{Context, Joined, Member, Subscribing, Tally};
+use super::member::{Behind, Context, Joined, Member, Subscribing, Tally};
 use crate::feed::Interest;
 use crate::metrics::Metrics;
 use crate::socket::{Frame, Outbox};
@@ -243,14 +243,23 @@ impl Seat {
         self.change(|member, _| member.unsubscribe(subscription_id));
     }
 
-    /// The last change that this connection was sent, or that did not concern it.
-    pub fn seen(&self) -> u64 {
-        self.change(|member, _| member.seen()).unwrap_or(0)
+    /// The last change that a subscription of this connection was told of, or that did not concern it.
+    pub fn position(&self, subscription_id: &str) -> u64 {
+        self.change(|member, _| member.position(subscription_id))
+            .unwrap_or(0)
     }
 
-    /// Since which change some have passed this connection by; asked once, by whoever makes good for it.
-    pub fn take_lag(&self) -> Option<u64> {
-        self.change(|member, _| member.take_lag()).flatten()
+    /// The subscriptions of this connection that changes have passed by, each with the last one that it was told of; asked
+    /// once, by whoever makes good for it. A hold has begun for each, which ends with [`Seat::release`].
+    pub fn take_lag(&self) -> Vec<Behind> {
+        self.change(|member, _| member.take_lag())
+            .unwrap_or_default()
+    }
+
+    /// Since which change some have passed a subscription by that has not begun anew.
+    pub fn behind(&self, subscription_id: &str) -> Option<u64> {
+        self.change(|member, _| member.behind(subscription_id))
+            .flatten()
     }
 
     /// Names the group's history, once a subscription has begun.

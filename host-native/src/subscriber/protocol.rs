@@ -66,8 +66,8 @@ pub(super) struct Invalid<'a> {
     pub(super) subscription_id: Option<Cow<'a, str>>,
     pub(super) code: &'static str,
     pub(super) message: String,
-    /// It asks for version 2 itself, so its client understands an answer.
-    pub(super) is_version_2: bool,
+    /// It asks for a version that published clients do not know, so its client understands an answer.
+    pub(super) asks_version: bool,
 }
 
 /// Longest subscription id, in bytes. Clients use UUIDs.
@@ -81,7 +81,7 @@ pub(super) fn decode(text: &str) -> Result<ClientMessage<'_>, Invalid<'_>> {
         subscription_id: None,
         code: "message.invalid",
         message: error.to_string(),
-        is_version_2: false,
+        asks_version: false,
     };
     let message = Fields::read(text, &["type", "data"]).map_err(unreadable)?;
     let kind = message.string(0).map_err(unreadable)?;
@@ -90,7 +90,7 @@ pub(super) fn decode(text: &str) -> Result<ClientMessage<'_>, Invalid<'_>> {
             subscription_id: None,
             code: "message.unknown_type",
             message: format!("field `type` must be join or leave, got {kind:?}"),
-            is_version_2: false,
+            asks_version: false,
         });
     }
     let data = message.required(1).map_err(unreadable)?.get();
@@ -99,7 +99,7 @@ pub(super) fn decode(text: &str) -> Result<ClientMessage<'_>, Invalid<'_>> {
         subscription_id: fields.string(SUBSCRIPTION_ID).ok(),
         code,
         message,
-        is_version_2: fields.optional(VERSION).is_some_and(|raw| raw.get() == "2"),
+        asks_version: fields.optional(VERSION).is_some_and(|raw| raw.get() != "1"),
     };
     let join = read_join(&fields).map_err(invalid)?;
     Ok(match kind.as_ref() {
@@ -395,6 +395,7 @@ mod tests {
         for (text, code) in cases {
             let invalid = decode(&text).expect_err(&text);
             assert_eq!(invalid.code, code, "{text}: {}", invalid.message);
+            assert_eq!(invalid.asks_version, text.contains("version"), "{text}");
         }
     }
 

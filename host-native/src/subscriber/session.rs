@@ -145,7 +145,7 @@ fn receive(subscriptions: &mut Subscriptions, incoming: &Incoming) {
             subscriptions.join_speaking(of_join(&join), asks, since);
         }
         Ok(ClientMessage::Leave { subscription_id }) => subscriptions.leave(&subscription_id),
-        Err(invalid) if subscriptions.is_version_2() || invalid.is_version_2 => subscriptions
+        Err(invalid) if subscriptions.is_version_2() || invalid.asks_version => subscriptions
             .tell_error(
                 invalid.subscription_id.as_deref(),
                 invalid.code,

@@ -17,9 +17,9 @@ use iii_stream_core::{GroupKey, Position};
 
 use super::opening::{self, OpenError, Opening, Wish};
 use super::protocol::Asks;
-use super::subscribers::Subscribers;
+use super::subscribers::{Counted, Subscribers};
 use crate::clock;
-use crate::hub::{ConnectionId, Dialect, Framing, Joined, Seat, Subscribing};
+use crate::hub::{Behind, ConnectionId, Dialect, Framing, Joined, Seat, Subscribing};
 use crate::socket::{CloseCode, Outbox};
 use crate::store::SnapshotPage;
 
@@ -55,6 +55,7 @@ struct Part {
 struct Live {
     join: Subscribing,
     paging: Option<Paging>,
+    _counted: Counted,
 }
 
 /// A snapshot that is not told to its end.
@@ -71,6 +72,8 @@ struct Beginning {
     join: Subscribing,
     wish: Wish,
     stage: Stage,
+    /// Changes are held back for it already, because some have passed it by.
+    is_held: bool,
     /// What was said of it since.
     waiting: VecDeque<Said>,
 }
@@ -222,6 +225,7 @@ impl Subscriptions {
                 if let Some(Beginning { join, waiting, .. }) = self.take_beginning(subscription_id)
                 {
                     self.refuse(&join);
+                    self.begin_anew_if_behind(subscription_id);
                     self.take_waiting(subscription_id, waiting);
                 }
             }
@@ -237,10 +241,11 @@ impl Subscriptions {
             let Some(id) = self.queued.pop_front() else {
                 break;
             };
-            if self.beginning.contains_key(&id) {
-                self.begin(&id);
-            } else {
-                self.read_page(&id);
+            match self.beginning.get(&id).map(|beginning| beginning.stage) {
+                Some(Stage::Queued) => self.begin(&id),
+                // It waits for its guard: this turn is for a page of what the same id stands for until then.
+                Some(Stage::Guarded) | None => self.read_page(&id),
+                Some(Stage::Reading) => {}
             }
         }
     }
@@ -292,9 +297,10 @@ impl Subscriptions {
             join,
             wish: Wish {
                 since,
-                is_reset: false,
+                ..Wish::default()
             },
             stage,
+            is_held: false,
             waiting: VecDeque::new(),
         };
         self.beginning.insert(id.clone(), beginning);
@@ -327,7 +333,11 @@ impl Subscriptions {
         };
         beginning.stage = Stage::Reading;
         let (join, wish) = (beginning.join.clone(), beginning.wish.clone());
-        self.sit(&join.group).hold();
+        let is_held = beginning.is_held;
+        let seat = self.sit(&join.group);
+        if !is_held {
+            seat.hold();
+        }
         if let Some(old) = self.live.remove(subscription_id) {
             self.end_paging(&old);
             if (&old.join.group, &old.join.item) == (&join.group, &join.item) {
@@ -371,6 +381,7 @@ impl Subscriptions {
                 let wish = Wish {
                     since: None,
                     is_reset: true,
+                    ..wish
                 };
                 return self.open_again(join, wish, waiting);
             }
@@ -384,7 +395,7 @@ impl Subscriptions {
         };
         match seat.begin(&join, opening.epoch(), opening.seq(), &[frame]) {
             Joined::Live => {
-                self.count(&opening);
+                self.count(&opening, &wish);
                 let paging = opening.next_page_after().map(|after| Paging {
                     after,
                     first_seq: opening.seq(),
@@ -398,8 +409,12 @@ impl Subscriptions {
                 if paging.is_none() || self.dialect.framing == Framing::WebSocket {
                     seat.release();
                 }
-                self.live
-                    .insert(subscription_id.clone(), Box::new(Live { join, paging }));
+                let live = Live {
+                    join,
+                    paging,
+                    _counted: self.subscribers.count_subscription(),
+                };
+                self.live.insert(subscription_id.clone(), Box::new(live));
                 self.take_waiting(subscription_id, waiting);
             }
             Joined::SnapshotTooOld => self.open_again(join, wish, waiting),
@@ -413,6 +428,7 @@ impl Subscriptions {
             join: join.clone(),
             wish: wish.clone(),
             stage: Stage::Reading,
+            is_held: true,
             waiting,
         };
         self.beginning
@@ -420,9 +436,11 @@ impl Subscriptions {
         self.open(join, wish);
     }
 
-    fn count(&self, opening: &Opening) {
+    fn count(&self, opening: &Opening, wish: &Wish) {
         let metrics = &self.subscribers.metrics;
-        metrics.joins.inc();
+        if !wish.makes_good {
+            metrics.joins.inc();
+        }
         if opening.is_resumed() {
             metrics.resumes.inc();
         } else {
@@ -436,6 +454,8 @@ impl Subscriptions {
     /// Gives up a subscription that cannot begin.
     fn give_up(&mut self, join: &Subscribing, error: &OpenError) {
         if let Some(part) = self.groups.get(&join.group) {
+            // It may have been live before.
+            part.seat.unsubscribe(&join.subscription_id);
             part.seat.release();
         }
         self.stand_up(&join.group);
@@ -459,6 +479,7 @@ impl Subscriptions {
         let Some(Live {
             join,
             paging: Some(paging),
+            ..
         }) = self.live.get_mut(subscription_id).map(Box::as_mut)
         else {
             return;
@@ -491,7 +512,7 @@ impl Subscriptions {
         after: u64,
         page: Result<SnapshotPage, OpenError>,
     ) {
-        let Some(Live { join, paging }) = self.live.get_mut(subscription_id).map(Box::as_mut)
+        let Some(Live { join, paging, .. }) = self.live.get_mut(subscription_id).map(Box::as_mut)
         else {
             return;
         };
@@ -514,7 +535,7 @@ impl Subscriptions {
         };
         // What was sent so far; the page may know more, which its items' own sequences tell.
         let seq = match self.dialect.framing {
-            Framing::WebSocket => part.seat.seen(),
+            Framing::WebSocket => part.seat.position(subscription_id),
             Framing::EventStream => first_seq,
         };
         let frame = opening::page_frame(join, self.dialect, &page, seq, false);
@@ -538,44 +559,67 @@ impl Subscriptions {
 
     /// Lets subscriptions begin anew that changes have passed by: with what they missed, or with a fresh snapshot.
     fn make_good(&mut self) {
-        let lagging: Vec<(GroupKey, u64, Arc<str>)> = self
+        let lags: Vec<(GroupKey, Vec<Behind>)> = self
             .groups
             .iter()
             .filter_map(|(group, part)| {
-                let since = part.seat.take_lag()?;
-                Some((group.clone(), since, part.seat.epoch()))
+                let behind = part.seat.take_lag();
+                (!behind.is_empty()).then(|| (group.clone(), behind))
             })
             .collect();
-        for (group, seq, epoch) in lagging {
+        for (group, behind) in lags {
             self.subscribers.metrics.slow_consumer_syncs.inc();
-            let behind = self
-                .live
-                .iter()
-                .filter(|(_, live)| live.join.group == group);
-            let behind: Vec<Arc<str>> = behind.map(|(id, _)| id.clone()).collect();
-            for id in behind {
-                let Some(Live { join, paging }) = self.live.get(&id).map(Box::as_ref) else {
-                    continue;
-                };
-                // Half a snapshot is nothing to go on from.
-                let can_resume = self.dialect.is_version_2 && paging.is_none();
-                let since = can_resume.then(|| Position {
-                    epoch: epoch.clone(),
-                    seq,
-                });
-                let beginning = Beginning {
-                    join: join.clone(),
-                    wish: Wish {
-                        since,
-                        is_reset: true,
-                    },
-                    stage: Stage::Queued,
-                    waiting: VecDeque::new(),
-                };
-                self.beginning.insert(id.clone(), beginning);
-                self.begin_or_queue(&id);
+            for (id, since) in behind {
+                if self.beginning.contains_key(&id) || !self.live.contains_key(&id) {
+                    // It begins anew anyway, because the client has said so.
+                    if let Some(part) = self.groups.get(&group) {
+                        part.seat.release();
+                    }
+                } else {
+                    self.begin_anew(&id, since);
+                }
             }
         }
+    }
+
+    /// Lets a subscription begin anew that was to be replaced when changes passed it by, and was not.
+    fn begin_anew_if_behind(&mut self, subscription_id: &Arc<str>) {
+        let part = self
+            .live
+            .get(subscription_id)
+            .and_then(|live| self.groups.get(&live.join.group));
+        let Some(part) = part else { return };
+        if let Some(since) = part.seat.behind(subscription_id) {
+            part.seat.hold();
+            self.begin_anew(subscription_id, since);
+        }
+    }
+
+    /// Lets a live subscription begin anew after `since`. Changes are held back for it already.
+    fn begin_anew(&mut self, subscription_id: &Arc<str>, since: u64) {
+        let Some(Live { join, paging, .. }) = self.live.get(subscription_id).map(Box::as_ref)
+        else {
+            return;
+        };
+        let epoch = self.groups.get(&join.group).map(|part| part.seat.epoch());
+        // Half a snapshot is nothing to go on from.
+        let can_resume = self.dialect.is_version_2 && paging.is_none();
+        let since = epoch
+            .filter(|_| can_resume)
+            .map(|epoch| Position { epoch, seq: since });
+        let beginning = Beginning {
+            join: join.clone(),
+            wish: Wish {
+                since,
+                is_reset: true,
+                makes_good: true,
+            },
+            stage: Stage::Queued,
+            is_held: true,
+            waiting: VecDeque::new(),
+        };
+        self.beginning.insert(subscription_id.clone(), beginning);
+        self.begin_or_queue(subscription_id);
     }
 
     /// Takes what was said of a subscription before it began, up to its next beginning.
@@ -640,7 +684,9 @@ impl Subscriptions {
 
     fn refuse(&self, join: &Subscribing) {
         self.subscribers.metrics.joins_refused.inc();
-        let frame = unauthorized_frame(join.group.as_ref(), join.item.as_deref(), clock::unix_ms());
+        let subscription_id = self.dialect.is_version_2.then_some(&*join.subscription_id);
+        let (group, item) = (join.group.as_ref(), join.item.as_deref());
+        let frame = unauthorized_frame(group, item, subscription_id, clock::unix_ms());
         self.outbox.push(self.dialect.frame(&frame, None));
     }
 
