@@ -541,7 +541,7 @@ impl Subscriptions {
 
     /// Lets subscriptions begin anew that changes have passed by: with what they missed, or with a fresh snapshot.
     fn make_good(&mut self) {
-        let lags: Vec<(GroupKey, Vec<(Arc<str>, u64)>)> = self
+        let lags: Vec<_> = self
             .groups
             .iter()
             .filter_map(|(group, part)| {
