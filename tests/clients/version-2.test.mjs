@@ -523,6 +523,28 @@ for (const [name, { count = 5_000, bytes = 10, deltas, cuts, slow }] of Object.e
   });
 }
 
+test('a snapshot that changes pass by while it is being paged begins again, and says so', async () => {
+  const narrow = await own({ queue_bytes_max: 128 * 1024 });
+  const by = await narrow.peer();
+  for (const deltas of [false, true]) {
+    const at = place();
+    await all(range(1_000), (n) => call('set', { ...at, item_id: `i${n}`, data: { n, text: text(10_000) }, returning: 'none' }, by));
+    const connection = await open({ deltas }, narrow);
+    const one = view(at);
+    connection.onFrame = () => { if (one.pages.length === 1) connection.ws.pause(); };
+    connection.join(one);
+    await connection.until(() => one.pages.length === 1, 'the first page');
+    await untilMissed(narrow, by, at);
+    connection.onFrame = undefined;
+    connection.ws.resume();
+    const last = await mark(by, at);
+    await connection.until(() => one.isLive && one.cursor === last, 'the end');
+    assert.ok(0 < one.resets, 'it began again');
+    assert.deepEqual(one.shown(), await standing(by, at));
+    connection.cut();
+  }
+});
+
 // ---- many subscriptions on one connection
 
 test('each subscription of a connection is told of everything, whenever it joins, leaves and comes back', async () => {
@@ -580,9 +602,11 @@ test('subscriptions of one connection that lag together come back without a gap'
     quick.join(whole);
     await quick.until(() => whole.isLive, 'the one that reads');
     const churn = new Churn(by, at, { ids: ['n0', 'n1', 'i0', 'i1'], inFlight: 4 });
-    for (const _ of range(3)) {
+    for (const _ of range(2)) {
       connection.ws.pause();
       await untilMissed(narrow, by, at);
+      // More than the kernel takes at once, so that they come back one by one while changes go on.
+      for (const _ of range(20)) await all(range(20), (n) => call('set', { ...at, item_id: `i${n % 7}`, data: { text: text(16_000) }, returning: 'none' }, by));
       // One more joins while changes pass the connection by.
       const late = view(at, views.length % 2 ? 'i2' : undefined);
       connection.join(late);
