@@ -276,3 +276,91 @@ export function apply(value, ops) {
   }
   return next;
 }
+
+// ---- what tests do with it
+
+/** Numbers that look random and are the same in every run. */
+export function dice(seed) {
+  let state = seed >>> 0;
+  return (n) => {
+    state = (state + 0x6d2b79f5) >>> 0;
+    let t = Math.imul(state ^ (state >>> 15), state | 1);
+    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
+    return Math.floor((((t ^ (t >>> 14)) >>> 0) / 2 ** 32) * n);
+  };
+}
+
+/** One more change to an item; its sequence. Whoever has it has been offered everything before. */
+export async function mark(by, at, item_id = 'end') {
+  const { seq } = await by.result('stream::set', { ...at, item_id, data: { end: true }, returning: 'none' });
+  return seq ?? assert.fail('a reply tells the sequence');
+}
+
+/** How the group stands, in the form of `View.shown`. */
+export async function standing(by, at) {
+  const items = await by.result('stream::list', { ...at, meta: true });
+  const ids = items.map(({ id, seq, value }) => [id, JSON.stringify([seq, value])]);
+  return Object.fromEntries(ids.sort(([a], [b]) => (a < b ? -1 : 1)));
+}
+
+/** Writes to a group until it is stopped: updates, sets, deletes, re-creations, events. */
+export class Churn {
+  done = 0;
+  #stopped = false;
+
+  constructor(by, at, { ids, inFlight = 8, text = 'x'.repeat(300), seed = 1 }) {
+    Object.assign(this, { by, at, ids, text, roll: dice(seed) });
+    this.running = Promise.all(Array.from({ length: inFlight }, () => this.#run()));
+    this.running.catch(() => {});
+  }
+
+  async #run() {
+    while (!this.#stopped) {
+      await this.#write();
+      this.done += 1;
+      this.onWrite?.();
+    }
+  }
+
+  #write() {
+    const at = { ...this.at, item_id: this.ids[this.roll(this.ids.length)], returning: 'none' };
+    const dart = this.roll(100);
+    if (dart < 45) return this.by.result('stream::update', { ...at, ops: [{ type: 'increment', path: 'n', by: 1 }] });
+    if (dart < 65) return this.by.result('stream::update', { ...at, ops: [{ type: 'append', path: 'log', value: 'x' }, { type: 'set', path: 'at', value: dart }] });
+    if (dart < 80) return this.by.result('stream::set', { ...at, data: { n: dart, text: this.text } });
+    if (dart < 95) return this.by.result('stream::delete', at);
+    const { item_id: id, returning, ...group } = at;
+    return this.by.result('stream::send', { ...group, ...(dart < 98 ? { id } : {}), type: 'note', data: dart });
+  }
+
+  /** Ends it with a last change, whose sequence is that of the group. */
+  async stop() {
+    this.#stopped = true;
+    await this.running;
+    return mark(this.by, this.at);
+  }
+}
+
+/** A view that must have been told of everything from `first` to `last`, and show the group as it is. */
+export function assertExact(one, first, last, state, what) {
+  assert.deepEqual([one.told.length, one.told[0], one.told.at(-1)], [last - first + 1, first, last], `${what}: each change once`);
+  one.told.forEach((seq, index) => assert.equal(seq, first + index, what));
+  assert.deepEqual(one.shown(), state, `${what}: what it shows`);
+}
+
+/** Writes to a group until the server has let something pass by a subscriber that does not read. */
+export async function untilMissed(server, by, at, { bytes = 16_000, together } = {}) {
+  const missed = async () => (await server.metrics()).iii_stream_slow_consumer_missed_events_total;
+  const before = await missed();
+  const text = 'x'.repeat(bytes);
+  for (let round = 0; round < 400; round += 1) {
+    const writes = Array.from({ length: 20 }, (_, n) => by.result('stream::set', {
+      ...at, item_id: `i${n % 7}`, data: { n: round * 20 + n, text }, returning: 'none',
+    }));
+    const seqs = (await Promise.all(writes)).map(({ seq }) => seq);
+    // At the pace of those who read, where there are some.
+    await together?.(Math.max(...seqs));
+    if (before < await missed()) return;
+  }
+  assert.fail('nothing was missed');
+}

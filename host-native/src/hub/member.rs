@@ -389,3 +389,191 @@ impl Hold {
         self.bytes = 0;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ops::RangeInclusive;
+    use std::task::{Context as TaskContext, Poll, Waker};
+
+    use iii_stream_core::{GroupKey, Json};
+
+    use super::*;
+
+    const GROUP: GroupRef<'_> = GroupRef {
+        stream: "s",
+        group: "g",
+    };
+    const VERSION_2: Dialect = Dialect {
+        is_version_2: true,
+        ..Dialect::VERSION_1
+    };
+    const QUEUE_BYTES_MAX: usize = 1_000;
+
+    /// A member of version 2 with what it needs.
+    struct Fixture {
+        metrics: Metrics,
+        tally: Tally,
+        member: Member,
+    }
+
+    impl Fixture {
+        fn new() -> Self {
+            let outbox = Arc::new(Outbox::to_taker(QUEUE_BYTES_MAX));
+            Self {
+                metrics: Metrics::default(),
+                tally: Tally::default(),
+                member: Member::new(1, outbox, VERSION_2),
+            }
+        }
+
+        fn with<T>(&mut self, act: impl FnOnce(&mut Member, Context<'_>) -> T) -> T {
+            let context = Context {
+                group: GROUP,
+                epoch: "e",
+                held_max: 100,
+                metrics: &self.metrics,
+                tally: &self.tally,
+            };
+            act(&mut self.member, context)
+        }
+
+        /// Begins a subscription as its connection does.
+        fn begin(&mut self, id: &str, item: Option<&str>, seq: u64) {
+            let join = Subscribing {
+                subscription_id: id.into(),
+                group: GroupKey {
+                    stream: "s".into(),
+                    group: "g".into(),
+                },
+                item: item.map(Into::into),
+            };
+            let frame = Frame::encoded(format!("<{id}:{seq}>").into());
+            let joined = self.with(|member, context| member.begin(&join, seq, &[frame], context));
+            assert_eq!(joined, Joined::Live);
+        }
+
+        fn hold(&mut self) {
+            self.with(|member, _| member.hold());
+        }
+
+        fn release(&mut self) {
+            self.with(Member::release);
+        }
+
+        fn take(&mut self, seqs: RangeInclusive<u64>) {
+            let changes: Vec<_> = seqs.map(|seq| change(seq, Some("1"))).collect();
+            self.take_changes(&changes);
+        }
+
+        fn take_changes(&mut self, changes: &[Arc<Change>]) {
+            let batch = Batch::new(GROUP, "e", changes);
+            self.with(|member, context| member.take(&batch, context));
+        }
+
+        /// Lets nothing more through until it is read.
+        fn fill(&mut self) {
+            let filling = Frame::encoded("#".repeat(QUEUE_BYTES_MAX).into());
+            assert!(self.member.outbox.deliver(&filling).is_ok());
+        }
+
+        /// What was sent, in short: the subscriptions that began, and the sequences of events.
+        fn read(&mut self) -> String {
+            let cx = TaskContext::from_waker(Waker::noop());
+            let mut out = String::new();
+            while let Poll::Ready(Some(bytes)) = self.member.outbox.poll_take(&cx) {
+                let text = String::from_utf8_lossy(&bytes).into_owned();
+                if text.starts_with('<') {
+                    out.push_str(&text);
+                }
+                for part in text.split(r#""seq":"#).skip(1) {
+                    let digits: String = part.chars().take_while(char::is_ascii_digit).collect();
+                    out.push_str(&format!(" {digits} "));
+                }
+            }
+            out
+        }
+    }
+
+    fn change(seq: u64, value: Option<&str>) -> Arc<Change> {
+        Arc::new(Change {
+            seq,
+            timestamp: seq,
+            item: Some("i".into()),
+            kind: Kind::Update,
+            value: value.map(|text| Json::from_text(text).expect("JSON text")),
+            ops: None,
+            base: None,
+            mutation: None,
+        })
+    }
+
+    fn behind(lag: &[(Arc<str>, u64)]) -> Vec<(&str, u64)> {
+        lag.iter().map(|(id, since)| (&**id, *since)).collect()
+    }
+
+    #[test]
+    fn a_join_does_not_move_where_another_subscription_is() {
+        let mut fixture = Fixture::new();
+        fixture.begin("a", None, 10);
+        fixture.hold();
+        // Changes 11 to 20 are in this snapshot, but on their way only.
+        fixture.begin("b", None, 20);
+        fixture.release();
+        assert_eq!(fixture.member.position("a"), 10);
+        assert_eq!(fixture.member.position("b"), 20);
+        fixture.fill();
+        fixture.take(11..=25);
+        let lag = fixture.member.take_lag();
+        assert_eq!(behind(&lag), [("a", 10), ("b", 20)]);
+    }
+
+    #[test]
+    fn whoever_lags_is_told_nothing_before_all_have_begun_anew() {
+        let mut fixture = Fixture::new();
+        fixture.begin("a", None, 10);
+        fixture.begin("b", Some("i"), 10);
+        fixture.fill();
+        fixture.take(11..=20);
+        fixture.read();
+        let lag = fixture.member.take_lag();
+        assert_eq!(behind(&lag), [("a", 10), ("b", 10)]);
+        fixture.take(21..=22);
+        fixture.begin("a", None, 21);
+        fixture.release();
+        fixture.take(23..=23);
+        assert_eq!(fixture.read(), "<a:21>", "b does not know yet that it lags");
+        // Another one begins meanwhile.
+        fixture.hold();
+        fixture.begin("c", None, 22);
+        fixture.release();
+        fixture.begin("b", Some("i"), 23);
+        fixture.release();
+        assert_eq!(fixture.read(), "<c:22><b:23> 22  23 ");
+        fixture.take(24..=24);
+        assert_eq!(fixture.read(), " 24 ");
+        assert!(fixture.member.take_lag().is_empty());
+    }
+
+    #[test]
+    fn what_is_held_back_is_bounded_in_bytes() {
+        let mut fixture = Fixture::new();
+        fixture.begin("a", None, 10);
+        fixture.hold();
+        let large = format!(r#""{}""#, "x".repeat(QUEUE_BYTES_MAX));
+        fixture.take_changes(&[change(11, Some(&large))]);
+        fixture.take(12..=12);
+        fixture.release();
+        assert_eq!(fixture.read(), "<a:10>");
+        assert_eq!(behind(&fixture.member.take_lag()), [("a", 10)]);
+    }
+
+    #[test]
+    fn an_older_change_without_its_value_is_no_reason_to_lag() {
+        let mut fixture = Fixture::new();
+        fixture.begin("a", None, 10);
+        fixture.take_changes(&[change(10, None), change(11, Some("1"))]);
+        assert_eq!(fixture.read(), "<a:10> 11 ");
+        fixture.take_changes(&[change(12, None)]);
+        assert_eq!(behind(&fixture.member.take_lag()), [("a", 11)]);
+    }
+}
