@@ -49,11 +49,15 @@ pub async fn serve(socket: HyperWebsocket, subscribers: Arc<Subscribers>, admiss
         subscriptions.join(of_path(path), query.since);
     }
     let mut rate = Rate::new(subscribers.limits.messages_per_second_max);
+    let mut is_flood = false;
     let end = loop {
         tokio::select! {
             incoming = connection.next() => match incoming {
                 Ok(Incoming::Room) => subscriptions.go_on(),
+                // What still comes before the close has left.
+                Ok(_) if is_flood => {}
                 Ok(_) if !rate.admits(Instant::now()) => {
+                    is_flood = true;
                     tracing::warn!(connection = id, "closed: too many messages in one second");
                     subscribers.metrics.rate_limited.inc();
                     outbox.close(CloseCode::RateLimit);
