@@ -28,7 +28,6 @@ pub(super) struct Sources {
 
 impl Sources {
     fn read(&self) -> Readings {
-        let metrics = &self.metrics;
         let subscribers = self.subscribers.len();
         let limits = &self.subscribers.limits;
         let mut connections_max = By::default();
@@ -49,11 +48,6 @@ impl Sources {
             connections_max,
             workers: self.workers.len() as u64,
             subscribers: subscribers as u64,
-            // The leaves are read first, so that no subscription is counted that has ended before it began.
-            subscriptions: {
-                let leaves = metrics.leaves.get();
-                metrics.joins.get().saturating_sub(leaves)
-            },
             subscribed_groups: self.hub.groups_len() as u64,
             subscriber_queue_bytes: self.subscribers.queue_bytes() as u64,
             subscriber_queue_bytes_max: (subscribers * limits.connection.queue_bytes_max) as u64,

@@ -34,6 +34,8 @@ pub(super) struct Wish {
     pub(super) since: Option<Position>,
     /// Whether it held something before.
     pub(super) is_reset: bool,
+    /// Whether it is told again because changes have passed it by.
+    pub(super) is_remedy: bool,
 }
 
 /// Why a subscription cannot begin.

@@ -207,7 +207,7 @@ impl Subscriptions {
         if let Some(beginning) = self.beginning.get_mut(subscription_id) {
             beginning.waiting.push_back(Said::Leave);
             self.bound_waiting();
-        } else if let Some(live) = self.live.remove(subscription_id) {
+        } else if let Some(live) = self.take_live(subscription_id) {
             self.end_paging(&live);
             self.unsubscribe(&live.join);
             self.tell_left(&live.join);
@@ -252,6 +252,7 @@ impl Subscriptions {
             self.subscribers.hub.exit(&part.seat);
         }
         for Live { join, .. } in self.live.values() {
+            self.subscribers.metrics.subscriptions.dec();
             self.tell_left(join);
         }
         let mut guarded = HashMap::new();
@@ -293,7 +294,7 @@ impl Subscriptions {
             join,
             wish: Wish {
                 since,
-                is_reset: false,
+                ..Wish::default()
             },
             stage,
             waiting: VecDeque::new(),
@@ -320,7 +321,7 @@ impl Subscriptions {
         beginning.stage = Stage::Reading;
         let (join, wish) = (beginning.join.clone(), beginning.wish.clone());
         self.sit(&join.group).hold();
-        if let Some(old) = self.live.remove(subscription_id) {
+        if let Some(old) = self.take_live(subscription_id) {
             self.end_paging(&old);
             if (&old.join.group, &old.join.item) == (&join.group, &join.item) {
                 self.stand_up(&old.join.group);
@@ -363,6 +364,7 @@ impl Subscriptions {
                 let wish = Wish {
                     since: None,
                     is_reset: true,
+                    ..wish
                 };
                 return self.open_again(join, wish, waiting);
             }
@@ -376,7 +378,7 @@ impl Subscriptions {
         };
         match seat.begin(&join, opening.epoch(), opening.seq(), &[frame]) {
             Joined::Live => {
-                self.count(&opening);
+                self.count(&opening, &wish);
                 let paging = opening.next_page_after().map(|after| Paging {
                     after,
                     first_seq: opening.seq(),
@@ -390,6 +392,7 @@ impl Subscriptions {
                 if paging.is_none() || self.dialect.framing == Framing::WebSocket {
                     seat.release();
                 }
+                self.subscribers.metrics.subscriptions.inc();
                 self.live
                     .insert(subscription_id.clone(), Live { join, paging });
                 self.take_waiting(subscription_id, waiting);
@@ -412,17 +415,28 @@ impl Subscriptions {
         self.open(join, wish);
     }
 
-    fn count(&self, opening: &Opening) {
+    fn count(&self, opening: &Opening, wish: &Wish) {
         let metrics = &self.subscribers.metrics;
+        if !opening.is_resumed() {
+            metrics.snapshot_pages.inc();
+        }
+        if wish.is_remedy {
+            // No join, and no client that came back.
+            return;
+        }
         metrics.joins.inc();
         if opening.is_resumed() {
             metrics.resumes.inc();
-        } else {
-            metrics.snapshot_pages.inc();
-            if opening.is_reset() {
-                metrics.resets.inc();
-            }
+        } else if opening.is_reset() {
+            metrics.resets.inc();
         }
+    }
+
+    /// Takes a subscription out of those that live.
+    fn take_live(&mut self, subscription_id: &str) -> Option<Live> {
+        let live = self.live.remove(subscription_id)?;
+        self.subscribers.metrics.subscriptions.dec();
+        Some(live)
     }
 
     /// Gives up a subscription that cannot begin.
@@ -559,6 +573,7 @@ impl Subscriptions {
                     wish: Wish {
                         since,
                         is_reset: true,
+                        is_remedy: true,
                     },
                     stage: Stage::Queued,
                     waiting: VecDeque::new(),
