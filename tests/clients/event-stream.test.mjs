@@ -473,6 +473,39 @@ test('curl -N shows events as they come, and ends with 0 when the server stops',
   assert.equal(await within(ended.promise, 'curl to end'), 0, said);
 });
 
+const sh = (command) => execFileSync('sh', ['-c', command], { stdio: 'pipe' });
+const noNamespaces = (() => {
+  if (curl) return curl;
+  try { sh('ip netns add iii-probe && ip netns del iii-probe'); return false; } catch { return 'no network namespaces: needs root and ip'; }
+})();
+
+test('a client whose cable is cut is found out, though it never says a word anyway', { skip: noNamespaces }, async () => {
+  const watchful = await own({ stream: { host: '0.0.0.0', ping_interval_ms: 300, idle_timeout_ms: 2_000, blocked_timeout_ms: 2_000 } });
+  const worker = await watchful.peer();
+  const left = new Record(watchful);
+  worker.serve('leave', (input) => { left.push(input.group_id); return { result: {} }; });
+  bind(worker, 'stream:leave', 'leave', {});
+  await worker.settled();
+  const name = `iii${process.pid % 100_000}`;
+  const net = `10.231.${process.pid % 250}`;
+  sh(`ip netns add ${name} && ip link add ${name}a type veth peer name ${name}b && ip link set ${name}b netns ${name}
+    ip addr add ${net}.1/24 dev ${name}a && ip link set ${name}a up && ip netns exec ${name} ip addr add ${net}.2/24 dev ${name}b && ip netns exec ${name} ip link set ${name}b up`);
+  const child = spawn('ip', ['netns', 'exec', name, 'curl', '-sN', '-H', 'Accept: text/event-stream', `http://${net}.1:${new URL(watchful.subscribers).port}/stream/a/cut`], { stdio: ['ignore', 'pipe', 'ignore'] });
+  try {
+    const begun = deferred();
+    child.stdout.once('data', begun.resolve);
+    await watchful.within(begun.promise, 'the snapshot');
+    sh(`ip link set ${name}a down`);
+    const since = performance.now();
+    assert.deepEqual(await left.count(1), ['cut']);
+    assert.ok(performance.now() - since >= 1_500, 'not before its time');
+    await atRest(watchful, { workers: 1 });
+  } finally {
+    child.kill('SIGKILL');
+    sh(`ip netns del ${name}; ip link del ${name}a 2>/dev/null || true`);
+  }
+});
+
 const executablePath = process.env.CHROMIUM ?? '/usr/bin/chromium';
 const noChromium = existsSync(executablePath) ? false : `no Chromium at ${executablePath}; set $CHROMIUM`;
 

@@ -54,6 +54,13 @@ pub async fn accept_subscribers(listener: TcpListener, door: SubscriberDoor) {
             let patience = Patience {
                 handshake_time_max: limits.handshake_time_max,
                 blocked_time_max: Some(limits.connection.blocked_time_max),
+                // Who is there but takes nothing has the other time too.
+                unconfirmed_time_max: Some(
+                    limits
+                        .connection
+                        .idle_time_max
+                        .max(limits.connection.blocked_time_max),
+                ),
             };
             let end = socket::serve_http(stream, patience, |request, line| {
                 let (door, permit) = (door.clone(), permit.clone());

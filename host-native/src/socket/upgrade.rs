@@ -75,6 +75,9 @@ pub struct Patience {
     pub handshake_time_max: Duration,
     /// A peer that takes nothing of an answer for so long is dropped; `None` where all answers are short.
     pub blocked_time_max: Option<Duration>,
+    /// A peer from which nothing of what was sent is confirmed for so long is dropped: it has vanished. `None`: whenever the
+    /// system gives up, which takes a quarter of an hour.
+    pub unconfirmed_time_max: Option<Duration>,
 }
 
 /// How the HTTP part of a connection ended.
@@ -95,6 +98,9 @@ where
 {
     // Small messages must not wait for more; a socket that cannot be told so still works.
     let _ = stream.set_nodelay(true);
+    if patience.unconfirmed_time_max.is_some() {
+        give_up_after(&stream, patience.unconfirmed_time_max);
+    }
     // Nothing is ever sent: it ends with the connection, which is the message.
     let (line, _is_open) = mpsc::channel(1);
     let line = Line(line);
@@ -121,6 +127,17 @@ where
         _ => HttpEnd::Ended,
     }
 }
+
+/// Has the system end a connection whose peer confirms nothing. Event streams need it: their clients are not asked for signs of
+/// life, and the system takes much of what is sent to one that has vanished.
+#[cfg(target_os = "linux")]
+fn give_up_after(stream: &TcpStream, time_max: Option<Duration>) {
+    // A system that does not know this gives up later.
+    let _ = socket2::SockRef::from(stream).set_tcp_user_timeout(time_max);
+}
+
+#[cfg(not(target_os = "linux"))]
+fn give_up_after(_: &TcpStream, _: Option<Duration>) {}
 
 /// Answers a request with a refusal.
 pub fn refuse(refused: &Refused) -> Response<Full<Bytes>> {
