@@ -102,6 +102,16 @@ impl Auth {
             || allowed.any(|allowed| allowed.as_bytes() == origin.as_bytes())
     }
 
+    /// Whether only pages of certain origins may connect.
+    pub fn knows_origins(&self) -> bool {
+        !self.allowed_origins.is_empty()
+    }
+
+    /// Whether a function decides who may connect.
+    pub fn asks(&self) -> bool {
+        self.function_id.is_some()
+    }
+
     fn check_origin(&self, headers: &HeaderMap) -> Result<(), Refused> {
         let Some(origin) = headers
             .get(ORIGIN)

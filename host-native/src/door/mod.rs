@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::Bytes;
+use hyper::header::{CONNECTION, HeaderValue};
 use hyper::{Response, StatusCode};
 use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
@@ -46,7 +47,13 @@ impl DoorContext {
     fn refuse(&self, port: Port, refused: &Refused) -> HttpResponse {
         let status = refused.status.as_u16();
         self.metrics.requests_refused.of(port).inc(status);
-        socket::refuse(refused)
+        let mut response = socket::refuse(refused);
+        if self.lifecycle.is_draining() {
+            // There will be nobody to ask again.
+            let headers = response.headers_mut();
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
     }
 
     /// Lets nobody in from the moment a stop begins: whoever asked before and is still being asked about comes too late.

@@ -3,24 +3,30 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
+use bytes::Bytes;
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::header::{
-    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ALLOW, HeaderMap, HeaderValue, ORIGIN,
-    VARY,
+    ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
+    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ALLOW,
+    CONNECTION, HeaderMap, HeaderValue, ORIGIN, VARY,
 };
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::net::TcpListener;
+use tokio::time::{Instant, timeout};
 
 use super::{DoorContext, Permit, Room, accept, not_found};
 use crate::auth::{Auth, AuthRequest};
-use crate::metrics::Port;
-use crate::socket::{self, HangUp, Refused};
+use crate::metrics::{Port, SlowConsumerEnd};
+use crate::socket::{self, HttpEnd, Line, Patience, Refused};
 use crate::subscriber::{
     self, Admission, PathTarget, Query, ResponseBody, Subscribers, event_stream, wants_event_stream,
 };
+
+/// Bytes of a body that are read for nothing.
+const BODY_BYTES_MAX: usize = 1_024 * 1_024;
 
 /// What connections to the subscriber port need.
 #[derive(Clone)]
@@ -45,21 +51,26 @@ pub async fn accept_subscribers(listener: TcpListener, door: SubscriberDoor) {
     accept(listener, room, |stream, addr, permit| {
         let door = door.clone();
         async move {
-            socket::serve_http(stream, limits.handshake_time_max, |request, hang_up| {
+            let patience = Patience {
+                handshake_time_max: limits.handshake_time_max,
+                blocked_time_max: Some(limits.connection.blocked_time_max),
+                // Who is there but takes nothing has the other time too.
+                unconfirmed_time_max: Some(
+                    limits
+                        .connection
+                        .idle_time_max
+                        .max(limits.connection.blocked_time_max),
+                ),
+            };
+            let end = socket::serve_http(stream, patience, |request, line| {
                 let (door, permit) = (door.clone(), permit.clone());
-                async move {
-                    let response = if hyper_tungstenite::is_upgrade_request(&request) {
-                        door.upgrade(request, addr, permit).await
-                    } else {
-                        door.answer(&request, addr, hang_up).await
-                    };
-                    response.unwrap_or_else(|refused| {
-                        let response = door.context.refuse(Port::Subscribers, &refused);
-                        response.map(BodyExt::boxed_unsync)
-                    })
-                }
+                async move { door.serve(request, addr, permit, line).await }
             })
             .await;
+            if end == HttpEnd::Blocked {
+                let ends = &door.context.metrics.slow_consumer_ends;
+                ends.of(SlowConsumerEnd::Blocked).inc();
+            }
         }
     })
     .await;
@@ -68,6 +79,36 @@ pub async fn accept_subscribers(listener: TcpListener, door: SubscriberDoor) {
 type HttpResponse = Response<ResponseBody>;
 
 impl SubscriberDoor {
+    /// Answers a request.
+    async fn serve(
+        &self,
+        mut request: Request<Incoming>,
+        addr: SocketAddr,
+        permit: Permit,
+        line: Line,
+    ) -> HttpResponse {
+        let refuse = |refused: Refused| {
+            let response = self.context.refuse(Port::Subscribers, &refused);
+            response.map(BodyExt::boxed_unsync)
+        };
+        if hyper_tungstenite::is_upgrade_request(&request) {
+            let response = self.upgrade(request, addr, permit).await;
+            return response.unwrap_or_else(refuse);
+        }
+        let time_max = self.subscribers.limits.handshake_time_max;
+        let is_read = discard(request.body_mut(), time_max).await;
+        let response = self.answer(&request, addr, line).await;
+        let mut response = response.unwrap_or_else(refuse);
+        if !is_read {
+            // Where the next request would begin is not known.
+            let headers = response.headers_mut();
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        // Refusals too: a page must be able to see what is wrong.
+        self.allow_origin(request.headers(), response.headers_mut());
+        response
+    }
+
     async fn upgrade(
         &self,
         mut request: Request<Incoming>,
@@ -90,7 +131,7 @@ impl SubscriberDoor {
         &self,
         request: &Request<Incoming>,
         addr: SocketAddr,
-        hang_up: HangUp,
+        line: Line,
     ) -> Result<HttpResponse, Refused> {
         self.context.check_open()?;
         let Some(path) = read_path(request)? else {
@@ -102,19 +143,25 @@ impl SubscriberDoor {
         };
         match *request.method() {
             Method::GET | Method::HEAD => {}
-            Method::OPTIONS => return Ok(self.preflight(request.headers())),
+            Method::OPTIONS => return Ok(preflight()),
             _ => return Ok(method_not_allowed()),
         }
         let query = read_query(request, true)?;
         let admission = self.admit(request, addr, None, query).await?;
+        if admission.expires_at.is_some_and(|at| at <= Instant::now()) {
+            return Err(Refused {
+                status: StatusCode::UNAUTHORIZED,
+                message: "the permission that the auth function gave has expired",
+                retry_after_s: None,
+            });
+        }
         let (subscribers, headers) = (&self.subscribers, request.headers());
-        let mut response = if wants_event_stream(headers) && request.method() == Method::GET {
-            event_stream(subscribers, path, admission, headers, hang_up).await?
+        if wants_event_stream(headers) && request.method() == Method::GET {
+            event_stream(subscribers, path, admission, headers, line).await
         } else {
-            subscriber::snapshot(subscribers, path, &admission, headers).await?
-        };
-        self.allow_origin(headers, response.headers_mut());
-        Ok(response)
+            let is_for_all = !self.auth.asks();
+            subscriber::snapshot(subscribers, path, admission, headers, is_for_all).await
+        }
     }
 
     async fn admit(
@@ -140,39 +187,63 @@ impl SubscriberDoor {
         })
     }
 
-    /// Tells a browser what pages of other origins may send.
-    fn preflight(&self, asked: &HeaderMap) -> HttpResponse {
-        let mut response = Response::new(ResponseBody::default());
-        *response.status_mut() = StatusCode::NO_CONTENT;
-        let headers = response.headers_mut();
-        for (name, value) in [
-            (ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD"),
-            (
-                ACCESS_CONTROL_ALLOW_HEADERS,
-                "Authorization, If-None-Match, Last-Event-ID",
-            ),
-            (ACCESS_CONTROL_MAX_AGE, "600"),
-        ] {
-            headers.insert(name, HeaderValue::from_static(value));
-        }
-        self.allow_origin(asked, headers);
-        response
-    }
-
-    /// Lets a page read the answer, if its origin is allowed to connect.
+    /// Lets a page read the answer, if its origin is allowed to connect. What a cache keeps for one page must not be shown to
+    /// another, nor JSON to who wants events.
     fn allow_origin(&self, asked: &HeaderMap, headers: &mut HeaderMap) {
+        headers.insert(VARY, HeaderValue::from_static("Accept, Origin"));
         let Some(origin) = asked.get(ORIGIN) else {
             return;
         };
-        headers.insert(VARY, HeaderValue::from_static("Origin"));
-        if self.auth.allows_origin(origin) {
-            headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+        if !self.auth.allows_origin(origin) {
+            return;
+        }
+        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+        headers.insert(
+            ACCESS_CONTROL_EXPOSE_HEADERS,
+            HeaderValue::from_static("ETag, Retry-After"),
+        );
+        if self.auth.knows_origins() {
+            // An EventSource has no other way to show who it is; any page at all may not do it in the user's name.
             headers.insert(
-                ACCESS_CONTROL_EXPOSE_HEADERS,
-                HeaderValue::from_static("ETag"),
+                ACCESS_CONTROL_ALLOW_CREDENTIALS,
+                HeaderValue::from_static("true"),
             );
         }
     }
+}
+
+/// Tells a browser what pages of other origins may send.
+fn preflight() -> HttpResponse {
+    let mut response = Response::new(ResponseBody::default());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    let headers = response.headers_mut();
+    for (name, value) in [
+        (ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD"),
+        (
+            ACCESS_CONTROL_ALLOW_HEADERS,
+            "Authorization, If-None-Match, Last-Event-ID",
+        ),
+        (ACCESS_CONTROL_MAX_AGE, "600"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+/// Reads what a request carries, though nobody wants it: an answer is lost where a connection ends with something unread. Whether
+/// that was all of it.
+async fn discard(body: &mut Incoming, time_max: Duration) -> bool {
+    let reading = async {
+        let mut bytes = 0;
+        while let Some(Ok(frame)) = body.frame().await {
+            bytes += frame.data_ref().map_or(0, Bytes::len);
+            if BODY_BYTES_MAX < bytes {
+                return false;
+            }
+        }
+        body.is_end_stream()
+    };
+    timeout(time_max, reading).await.unwrap_or(false)
 }
 
 fn read_path(request: &Request<Incoming>) -> Result<Option<PathTarget>, Refused> {

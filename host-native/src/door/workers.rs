@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use super::{DoorContext, HttpResponse, Permit, Room, accept, not_found};
 use crate::channel::{self, Channels, Direction};
 use crate::metrics::Port;
-use crate::socket::{self, Refused};
+use crate::socket::{self, Patience, Refused};
 use crate::worker::{self, Workers};
 
 /// What connections to the worker port need.
@@ -40,7 +40,13 @@ pub async fn accept_workers(listener: TcpListener, door: WorkerDoor) {
     accept(listener, room, |stream, addr, permit| {
         let door = door.clone();
         async move {
-            socket::serve_http(stream, limits.handshake_time_max, |request, _| {
+            let patience = Patience {
+                handshake_time_max: limits.handshake_time_max,
+                // Answers are short here, and a channel's writer waits for its reader.
+                blocked_time_max: None,
+                unconfirmed_time_max: None,
+            };
+            socket::serve_http(stream, patience, |request, _| {
                 let answer = answer_worker(request, addr, &door, &permit)
                     .unwrap_or_else(|refused| door.context.refuse(Port::Workers, &refused));
                 async { answer }

@@ -49,6 +49,7 @@ metrics! {
         event_streams_total: Counter = "iii_stream_event_streams_total", "server-sent event streams that began";
         subscriber_messages: Counter = "iii_stream_subscriber_messages_total", "messages received from subscribers";
         rate_limited: Counter = "iii_stream_rate_limited_total", "subscribers closed because they sent too many messages in one second";
+        subscriptions: Gauge = "iii_stream_subscriptions", "subscriptions now";
         joins: Counter = "iii_stream_joins_total", "subscriptions that began";
         leaves: Counter = "iii_stream_leaves_total", "subscriptions that ended";
         joins_refused: Counter = "iii_stream_joins_refused_total", "joins answered with unauthorized";
@@ -86,7 +87,6 @@ metrics! {
         connections_max: By<Port, u64> = "iii_stream_connections_max", "bound of iii_stream_connections";
         workers: u64 = "iii_stream_workers", "connected workers now";
         subscribers: u64 = "iii_stream_subscribers", "connected WebSocket subscribers now";
-        subscriptions: u64 = "iii_stream_subscriptions", "subscriptions now";
         subscribed_groups: u64 = "iii_stream_subscribed_groups", "groups that have subscribers now";
         subscriber_queue_bytes: u64 = "iii_stream_subscriber_queue_bytes", "bytes waiting to be sent to subscribers now, all together";
         subscriber_queue_bytes_max: u64 = "iii_stream_subscriber_queue_bytes_max", "bound of iii_stream_subscriber_queue_bytes: subscribers now × queue_bytes_max";

@@ -48,7 +48,6 @@ impl Sources {
             connections_max,
             workers: self.workers.len() as u64,
             subscribers: subscribers as u64,
-            subscriptions: self.subscribers.subscriptions_len() as u64,
             subscribed_groups: self.hub.groups_len() as u64,
             subscriber_queue_bytes: self.subscribers.queue_bytes() as u64,
             subscriber_queue_bytes_max: (subscribers * limits.connection.queue_bytes_max) as u64,

@@ -165,8 +165,9 @@ impl Connection {
             if !self.is_peer_done {
                 match self.poll_received(cx) {
                     Poll::Ready(Ok(received)) => {
-                        if self.outbox.is_ripe() {
-                            self.send(cx)?;
+                        if self.outbox.is_ripe() && self.send(cx)? {
+                            // Told after what has been received.
+                            self.outbox.want_room();
                         }
                         match self.take(received) {
                             Some(incoming) => return Poll::Ready(Ok(incoming)),

@@ -4,6 +4,7 @@
 mod connection;
 mod cork;
 mod frame;
+mod impatient;
 mod outbox;
 mod reader;
 mod upgrade;
@@ -12,4 +13,4 @@ pub use connection::{Connection, End, Incoming, Limits};
 pub use cork::{at_end_of_turn, corked};
 pub use frame::{Frame, push_text};
 pub use outbox::{CloseCode, Full, Outbox};
-pub use upgrade::{HangUp, Refused, refuse, select_protocol, serve_http, upgrade};
+pub use upgrade::{HttpEnd, Line, Patience, Refused, refuse, select_protocol, serve_http, upgrade};

@@ -111,7 +111,17 @@ enum Sink {
 
 struct Run {
     frame: Frame,
-    is_counted: bool,
+    kind: RunKind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum RunKind {
+    /// Counts towards the bound.
+    Counted,
+    /// Owed anyway.
+    Uncounted,
+    /// A ping or pong.
+    Control,
 }
 
 struct State {
@@ -191,7 +201,7 @@ impl Outbox {
             self.waker.wake();
             return;
         }
-        state.put(frame, true);
+        state.put(frame, RunKind::Counted);
         drop(state);
         self.wake();
     }
@@ -209,7 +219,7 @@ impl Outbox {
             state.is_room_wanted = true;
             return Err(Full);
         }
-        self.send(state, run, true);
+        self.send(state, run, RunKind::Counted);
         Ok(())
     }
 
@@ -217,11 +227,11 @@ impl Outbox {
     pub fn deliver_uncounted(&self, frame: &Frame) {
         let state = self.state.lock();
         if state.close.is_none() {
-            self.send(state, frame, false);
+            self.send(state, frame, RunKind::Uncounted);
         }
     }
 
-    fn send(&self, mut state: parking_lot::MutexGuard<'_, State>, run: &Frame, is_counted: bool) {
+    fn send(&self, mut state: parking_lot::MutexGuard<'_, State>, run: &Frame, kind: RunKind) {
         let mut taken = 0;
         if state.runs.is_empty()
             && state.control.is_none()
@@ -244,7 +254,7 @@ impl Outbox {
             state.sent_bytes = taken;
             state.blocked_since = Some(Instant::now());
         }
-        state.put(run.clone(), is_counted);
+        state.put(run.clone(), kind);
         drop(state);
         // Only that task can wait until the socket takes more.
         self.waker.wake();
@@ -334,7 +344,7 @@ impl Outbox {
         if !state.is_close_queued {
             state.drop_waiting();
             state.is_close_queued = true;
-            state.put(frame, false);
+            state.put(frame, RunKind::Uncounted);
         }
     }
 
@@ -369,7 +379,7 @@ impl Outbox {
                 state.drop_waiting();
             }
             state.is_close_queued = true;
-            state.put(Frame::close(code), false);
+            state.put(Frame::close(code), RunKind::Uncounted);
         }
         while !state.write()? {
             let Sink::Socket(socket) = &state.sink else {
@@ -458,21 +468,19 @@ impl State {
         self.uncounted_bytes == 0 && self.bytes <= bytes_max / 2
     }
 
-    fn put(&mut self, frame: Frame, is_counted: bool) {
-        if is_counted {
-            self.bytes += frame.len();
-        } else {
-            self.uncounted_bytes += frame.len();
+    fn put(&mut self, frame: Frame, kind: RunKind) {
+        match kind {
+            RunKind::Counted => self.bytes += frame.len(),
+            RunKind::Uncounted | RunKind::Control => self.uncounted_bytes += frame.len(),
         }
-        self.runs.push_back(Run { frame, is_counted });
+        self.runs.push_back(Run { frame, kind });
     }
 
     fn pop(&mut self) -> Option<Run> {
         let run = self.runs.pop_front()?;
-        if run.is_counted {
-            self.bytes -= run.frame.len();
-        } else {
-            self.uncounted_bytes -= run.frame.len();
+        match run.kind {
+            RunKind::Counted => self.bytes -= run.frame.len(),
+            RunKind::Uncounted | RunKind::Control => self.uncounted_bytes -= run.frame.len(),
         }
         if self.runs.is_empty() && RUNS_KEPT_MAX < self.runs.capacity() {
             self.runs = VecDeque::new();
@@ -486,7 +494,7 @@ impl State {
         self.runs.clear();
         (self.bytes, self.uncounted_bytes) = (0, 0);
         if let Some(run) = begun {
-            self.put(run.frame, run.is_counted);
+            self.put(run.frame, run.kind);
         }
     }
 
@@ -497,13 +505,17 @@ impl State {
                 return Err(io::ErrorKind::BrokenPipe.into());
             }
             if self.sent_bytes == 0
-                && let Some(control) = self.control.take()
+                && let Some(frame) = self.control.take()
             {
-                self.uncounted_bytes += control.len();
-                self.runs.push_front(Run {
-                    frame: control,
-                    is_counted: false,
-                });
+                // In place of one that could not leave: a peer that pings and reads nothing would pile them up.
+                if let Some(first) = self.runs.front()
+                    && first.kind == RunKind::Control
+                {
+                    self.pop();
+                }
+                self.uncounted_bytes += frame.len();
+                let kind = RunKind::Control;
+                self.runs.push_front(Run { frame, kind });
             }
             if self.runs.is_empty() {
                 self.blocked_since = None;
@@ -568,6 +580,7 @@ mod tests {
     use tokio::io::AsyncReadExt;
     use tokio::net::{TcpListener, TcpStream};
 
+    use super::super::frame::CONTROL_BYTES_MAX;
     use super::*;
 
     fn frame(bytes: usize) -> Frame {
@@ -625,6 +638,35 @@ mod tests {
             has_room = outbox.poll_send(&mut cx).expect("a connection").has_room;
         }
         assert!(outbox.deliver(&frame(100)).is_ok());
+    }
+
+    #[tokio::test]
+    async fn pongs_that_cannot_leave_take_each_others_place() {
+        let (outbox, _unused, mut peer) = pair(10).await;
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let mut ping = |outbox: &Outbox, payload: &str| {
+            outbox.put_control(Frame::pong(payload.as_bytes()));
+            outbox.poll_send(&mut cx).expect("a connection").is_done
+        };
+        let payload = "x".repeat(CONTROL_BYTES_MAX);
+        while ping(&outbox, &payload) {}
+        let waiting = outbox.bytes();
+        for _ in 0..1_000 {
+            ping(&outbox, &payload);
+        }
+        assert!(outbox.bytes() <= 2 * (CONTROL_BYTES_MAX + 2), "{waiting}");
+        assert!(!ping(&outbox, "last"));
+        let mut got = vec![0; 1 << 20];
+        let mut tail = Vec::new();
+        while !tail.ends_with(b"last") {
+            tokio::select! {
+                read = peer.read(&mut got) => {
+                    tail = got[..read.expect("what was sent")].to_vec();
+                }
+                () = tokio::task::yield_now() => {}
+            }
+            outbox.poll_send(&mut cx).expect("a connection");
+        }
     }
 
     #[test]

@@ -1,14 +1,16 @@
 //! From a TCP connection to a WebSocket: HTTP, refusals in words, the sub-protocol answer. Knows no messages.
 
 use std::convert::Infallible;
+use std::error::Error;
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::{Body, Incoming};
-use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_PROTOCOL};
+use hyper::header::{
+    CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_PROTOCOL, UPGRADE,
+};
 use hyper::service::service_fn;
 use hyper::upgrade::Parts;
 use hyper::{HeaderMap, Request, Response, StatusCode};
@@ -16,9 +18,10 @@ use hyper_tungstenite::HyperWebsocket;
 use hyper_tungstenite::tungstenite::protocol::WebSocketConfig;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
-use tokio::sync::Notify;
+use tokio::sync::mpsc;
 
 use super::connection::Limits;
+use super::impatient::Impatient;
 
 /// Buffer for the HTTP part of a connection, in bytes: also the longest request head.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
@@ -54,48 +57,87 @@ impl Refused {
     }
 }
 
-/// Ends an HTTP connection from outside, whatever it waits for.
-#[derive(Clone, Debug, Default)]
-pub struct HangUp(Arc<Notify>);
+/// The HTTP connection by which a request came.
+#[derive(Clone, Debug)]
+pub struct Line(mpsc::Sender<Infallible>);
 
-impl HangUp {
-    /// Ends it.
-    pub fn now(&self) {
-        self.0.notify_one();
+impl Line {
+    /// Waits until the connection has ended: what was answered has left, or never will.
+    pub async fn ended(&self) {
+        self.0.closed().await;
     }
 }
 
-/// Serves the HTTP part of one connection; upgraded connections live on in tasks of their own. A peer that does not
-/// finish its request in `handshake_time_max` is dropped.
-pub async fn serve_http<F, R, B>(stream: TcpStream, handshake_time_max: Duration, handle: F)
+/// How long an HTTP connection is borne with.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// A peer that does not finish its request in this time is dropped.
+    pub handshake_time_max: Duration,
+    /// A peer that takes nothing of an answer for so long is dropped; `None` where all answers are short.
+    pub blocked_time_max: Option<Duration>,
+    /// A peer from which nothing of what was sent is confirmed for so long is dropped: it has vanished. `None`: whenever the
+    /// system gives up, which takes a quarter of an hour.
+    pub unconfirmed_time_max: Option<Duration>,
+}
+
+/// How the HTTP part of a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HttpEnd {
+    /// The peer took nothing for too long.
+    Blocked,
+    /// In any other way.
+    Ended,
+}
+
+/// Serves the HTTP part of one connection; upgraded connections live on in tasks of their own.
+pub async fn serve_http<F, R, B>(stream: TcpStream, patience: Patience, handle: F) -> HttpEnd
 where
-    F: Fn(Request<Incoming>, HangUp) -> R,
+    F: Fn(Request<Incoming>, Line) -> R,
     R: Future<Output = Response<B>>,
     B: Body<Data = Bytes, Error = Infallible> + 'static,
 {
     // Small messages must not wait for more; a socket that cannot be told so still works.
     let _ = stream.set_nodelay(true);
-    let hang_up = HangUp::default();
+    if patience.unconfirmed_time_max.is_some() {
+        give_up_after(&stream, patience.unconfirmed_time_max);
+    }
+    // Nothing is ever sent: it ends with the connection, which is the message.
+    let (line, _is_open) = mpsc::channel(1);
+    let line = Line(line);
     let service = service_fn(|request| {
-        let response = handle(request, hang_up.clone());
+        let response = handle(request, line.clone());
         async { Ok::<_, Infallible>(response.await) }
     });
     let mut http = hyper::server::conn::http1::Builder::new();
     http.timer(TokioTimer::new())
-        .header_read_timeout(handshake_time_max)
+        .header_read_timeout(patience.handshake_time_max)
         .max_buf_size(HEAD_BYTES_MAX);
+    let stream = Impatient::new(stream, patience.blocked_time_max);
     let served = http
         .serve_connection(TokioIo::new(stream), service)
-        .with_upgrades();
-    tokio::select! {
-        served = served => {
-            if let Err(error) = served {
-                tracing::debug!(%error, "connection ended before its upgrade");
-            }
-        }
-        () = hang_up.0.notified() => {}
+        .with_upgrades()
+        .await;
+    let Err(error) = served else {
+        return HttpEnd::Ended;
+    };
+    tracing::debug!(%error, "connection ended before its upgrade");
+    let io_error = error.source().and_then(|source| source.downcast_ref());
+    match io_error.map(io::Error::kind) {
+        Some(io::ErrorKind::TimedOut) => HttpEnd::Blocked,
+        _ => HttpEnd::Ended,
     }
 }
+
+/// Has the system end a connection whose peer confirms nothing. Event streams need it: their clients are not asked for signs of
+/// life, and the system takes much of what is sent to one that has vanished.
+#[cfg(target_os = "linux")]
+fn give_up_after(stream: &TcpStream, time_max: Option<Duration>) {
+    // A system that does not know this gives up later.
+    let _ = socket2::SockRef::from(stream).set_tcp_user_timeout(time_max);
+}
+
+#[cfg(not(target_os = "linux"))]
+fn give_up_after(_: &TcpStream, _: Option<Duration>) {}
 
 /// Answers a request with a refusal.
 pub fn refuse(refused: &Refused) -> Response<Full<Bytes>> {
@@ -108,6 +150,11 @@ pub fn refuse(refused: &Refused) -> Response<Full<Bytes>> {
     );
     if let Some(seconds) = refused.retry_after_s {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if refused.status == StatusCode::UPGRADE_REQUIRED {
+        // Source: RFC 9110, section 15.5.22.
+        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     }
     response
 }
@@ -166,9 +213,9 @@ pub(super) async fn upgraded(upgrading: HyperWebsocket) -> io::Result<Upgraded> 
     let upgraded = upgrading.await.map_err(io::Error::other)?;
     let upgraded = upgraded.into_inner().into_inner();
     let not_tcp = |_| io::Error::other("the upgraded connection is not the one that was accepted");
-    let Parts { io, read_buf, .. } = upgraded.downcast::<TokioIo<TcpStream>>().map_err(not_tcp)?;
+    let Parts { io, read_buf, .. } = upgraded.downcast::<TokioIo<Impatient>>().map_err(not_tcp)?;
     Ok(Upgraded {
-        socket: io.into_inner(),
+        socket: io.into_inner().into_socket(),
         early: read_buf,
     })
 }

@@ -16,17 +16,16 @@ use hyper::header::{
 };
 use iii_stream_core::Position;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
-use super::http::{ResponseBody, admits, forbidden, refused_by_store};
+use super::http::{ResponseBody, Visit, refused_by_store};
 use super::opening::OpenError;
 use super::protocol::{PathTarget, Query};
 use super::session::of_path;
 use super::subscribers::{Admission, Subscribers};
 use super::subscriptions::Subscriptions;
 use crate::hub::{ConnectionId, Framing};
-use crate::metrics::SlowConsumerEnd;
-use crate::socket::{CloseCode, HangUp, Outbox, Refused};
+use crate::socket::{CloseCode, Line, Outbox, Refused};
 
 /// Where a client left off.
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
@@ -57,7 +56,7 @@ fn since_of(headers: &HeaderMap, query: &Query) -> Result<Option<Position>, &'st
     )
 }
 
-/// Answers with events for as long as the client stays. `hang_up` ends the connection of one that takes nothing.
+/// Answers with events for as long as the client stays, by `line`.
 ///
 /// Errors: [`Refused`].
 pub async fn event_stream(
@@ -65,16 +64,14 @@ pub async fn event_stream(
     path: PathTarget,
     admission: Admission,
     headers: &HeaderMap,
-    hang_up: HangUp,
+    line: Line,
 ) -> Result<Response<ResponseBody>, Refused> {
     let since = since_of(headers, &admission.query).map_err(Refused::bad_request)?;
     let join = of_path(path);
     if subscribers.streams.is_custom(&join.group.stream) {
         return Err(refused_by_store(&join, &OpenError::Unsupported));
     }
-    if !admits(subscribers, &join, admission.context.as_deref()).await {
-        return Err(forbidden());
-    }
+    let visit = Visit::begin(subscribers, join, admission.context.clone()).await?;
     let outbox = Arc::new(Outbox::to_taker(
         subscribers.limits.connection.queue_bytes_max,
     ));
@@ -87,7 +84,7 @@ pub async fn event_stream(
         Framing::EventStream,
         Some(admission.query.asks),
     );
-    subscriptions.join_admitted(join, since);
+    subscriptions.join_admitted(visit.hand_over(), since);
     // One piece on its way: what waits is bounded in the outbox.
     let (pieces, body) = mpsc::channel(1);
     let session = Session {
@@ -95,7 +92,7 @@ pub async fn event_stream(
         subscribers: subscribers.clone(),
         outbox,
         expires_at: admission.expires_at,
-        hang_up,
+        line,
     };
     tokio::spawn(session.run(subscriptions, pieces));
     let mut response = Response::new(Pieces(body).boxed_unsync());
@@ -132,7 +129,7 @@ struct Session {
     subscribers: Arc<Subscribers>,
     outbox: Arc<Outbox>,
     expires_at: Option<Instant>,
-    hang_up: HangUp,
+    line: Line,
 }
 
 /// What the outbox has for the client.
@@ -174,20 +171,15 @@ impl Session {
                 }
                 () = pieces.closed() => break,
             };
-            match timeout(limits.blocked_time_max, pieces.send(piece)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) => break,
-                Err(_) => {
-                    metrics
-                        .slow_consumer_ends
-                        .of(SlowConsumerEnd::Blocked)
-                        .inc();
-                    self.hang_up.now();
-                    break;
-                }
+            // A client that takes nothing for too long loses its connection, and with it this ends.
+            if pieces.send(piece).await.is_err() {
+                break;
             }
         }
         subscriptions.end();
+        // The end of the answer: a client that it does not reach cannot tell an end from a break.
+        drop(pieces);
+        self.line.ended().await;
         self.subscribers.disconnect(self.id);
         metrics.event_streams.dec();
     }

@@ -3,6 +3,7 @@
 //! A request goes past the same guards as a subscription, whose triggers learn that somebody came and left.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
@@ -22,26 +23,27 @@ use crate::socket::Refused;
 /// What an answer carries.
 pub type ResponseBody = UnsyncBoxBody<Bytes, Infallible>;
 
-/// Answers with a page of a group, or with an item.
+/// Answers with a page of a group, or with an item. `is_for_all`: nobody was asked who may see it, so caches may share it.
 ///
 /// Errors: [`Refused`].
 pub async fn snapshot(
-    subscribers: &Subscribers,
+    subscribers: &Arc<Subscribers>,
     path: PathTarget,
-    admission: &Admission,
+    admission: Admission,
     headers: &HeaderMap,
+    is_for_all: bool,
 ) -> Result<Response<ResponseBody>, Refused> {
-    let join = of_path(path);
-    let visit = Visit::begin(subscribers, &join, admission.context.as_deref()).await?;
-    let read = read(subscribers, &join, admission.query.after.unwrap_or(0)).await;
+    let after = admission.query.after.unwrap_or(0);
+    let visit = Visit::begin(subscribers, of_path(path), admission.context).await?;
+    let read = read(subscribers, &visit.join, after).await;
+    let Read { json, tag } = read.map_err(|error| refused_by_store(&visit.join, &error))?;
     drop(visit);
-    let Read { json, tag } = read.map_err(|error| refused_by_store(&join, &error))?;
     let is_known = headers
         .get_all(IF_NONE_MATCH)
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
-        .any(|known| known.trim().trim_start_matches("W/") == tag);
+        .any(|known| known.trim() == "*" || opaque(known.trim()) == opaque(&tag));
     let body = if is_known {
         Empty::new().boxed_unsync()
     } else {
@@ -57,7 +59,12 @@ pub async fn snapshot(
         HeaderValue::from_static("application/json; charset=utf-8"),
     );
     // It may be kept, but must be asked for again: the tag makes that cheap.
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    let cached = if is_for_all {
+        "no-cache"
+    } else {
+        "private, no-cache"
+    };
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static(cached));
     if let Ok(tag) = HeaderValue::from_str(&tag) {
         headers.insert(ETAG, tag);
     }
@@ -91,7 +98,8 @@ async fn read(
     };
     let tag = match item {
         None => format!("\"{}:{version}:{after}\"", page.epoch),
-        Some(_) => format!("\"{}:{version}\"", page.epoch),
+        // Weak: the group's position stands beside the item, and moves on without it.
+        Some(_) => format!("W/\"{}:{version}\"", page.epoch),
     };
     let json = snapshot_json(group, item, &page.epoch, page.seq, &page.items, page.more);
     Ok(Read { json, tag })
@@ -115,57 +123,76 @@ pub(super) fn refused_by_store(join: &Subscribing, error: &OpenError) -> Refused
     }
 }
 
-/// A visit that guards were asked about. Whoever was let in is told to have left.
-struct Visit<'a> {
-    subscribers: &'a Subscribers,
-    join: &'a Subscribing,
-    context: Option<&'a str>,
+/// Of two tags only this is compared. Source: RFC 9110, section 13.1.2.
+fn opaque(tag: &str) -> &str {
+    tag.strip_prefix("W/").unwrap_or(tag)
 }
 
-impl<'a> Visit<'a> {
-    async fn begin(
-        subscribers: &'a Subscribers,
-        join: &'a Subscribing,
-        context: Option<&'a str>,
+/// Somebody whom the guards have let in, and who is told to have left in the end.
+pub(super) struct Visit {
+    subscribers: Arc<Subscribers>,
+    pub(super) join: Subscribing,
+    context: Option<Arc<str>>,
+    /// Somebody else tells of the end.
+    is_handed_over: bool,
+}
+
+impl Visit {
+    /// Asks the guards, to the end even if nobody waits for it any more: whoever was let in then has left at once.
+    ///
+    /// Errors: [`Refused`] with 403.
+    pub(super) async fn begin(
+        subscribers: &Arc<Subscribers>,
+        join: Subscribing,
+        context: Option<Arc<str>>,
     ) -> Result<Self, Refused> {
-        let visit = Self {
+        let subscribers = subscribers.clone();
+        let guarded = subscribers
+            .joins
+            .is_guarded(&join.group.stream)
+            .then(|| input(&join, context.as_deref()));
+        let visit = |subscribers, join| Self {
             subscribers,
             join,
             context,
+            is_handed_over: false,
         };
-        if admits(subscribers, join, context).await {
-            return Ok(visit);
-        }
-        // Who was not let in does not leave.
-        std::mem::forget(visit);
-        Err(forbidden())
+        let Some(input) = guarded else {
+            return Ok(visit(subscribers, join));
+        };
+        let asking = tokio::spawn(async move {
+            let joins = &subscribers.joins;
+            let admits = joins.admits(&join.group.stream, &input).await;
+            admits.then(|| visit(subscribers, join))
+        });
+        asking.await.ok().flatten().ok_or(Refused {
+            status: StatusCode::FORBIDDEN,
+            message: "a stream:join trigger refused this subscription",
+            retry_after_s: None,
+        })
+    }
+
+    /// Leaves it to a subscription to tell of its end.
+    pub(super) fn hand_over(mut self) -> Subscribing {
+        self.is_handed_over = true;
+        self.join.clone()
     }
 }
 
-impl Drop for Visit<'_> {
+impl Drop for Visit {
     fn drop(&mut self) {
         let Self {
             subscribers,
             join,
             context,
+            is_handed_over,
         } = self;
-        subscribers
-            .leaves
-            .tell(&join.group.stream, || input(join, *context));
+        if !*is_handed_over {
+            subscribers
+                .leaves
+                .tell(&join.group.stream, || input(join, context.as_deref()));
+        }
     }
-}
-
-pub(super) async fn admits(
-    subscribers: &Subscribers,
-    join: &Subscribing,
-    context: Option<&str>,
-) -> bool {
-    let stream = &join.group.stream;
-    !subscribers.joins.is_guarded(stream)
-        || subscribers
-            .joins
-            .admits(stream, &input(join, context))
-            .await
 }
 
 fn input(join: &Subscribing, context: Option<&str>) -> String {
@@ -175,12 +202,4 @@ fn input(join: &Subscribing, context: Option<&str>) -> String {
         join.item.as_deref(),
         context,
     )
-}
-
-pub(super) fn forbidden() -> Refused {
-    Refused {
-        status: StatusCode::FORBIDDEN,
-        message: "a stream:join trigger refused this subscription",
-        retry_after_s: None,
-    }
 }

@@ -34,8 +34,8 @@ pub(super) struct Wish {
     pub(super) since: Option<Position>,
     /// Whether it held something before.
     pub(super) is_reset: bool,
-    /// Whether it is the server's own wish, for a subscription that changes have passed by.
-    pub(super) makes_good: bool,
+    /// Whether it is told again because changes have passed it by.
+    pub(super) is_remedy: bool,
 }
 
 /// Why a subscription cannot begin.

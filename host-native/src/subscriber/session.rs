@@ -37,6 +37,8 @@ struct Session {
     subscriptions: Subscriptions,
     subscribers: Arc<Subscribers>,
     rate: Rate,
+    /// It said too much and is being closed.
+    is_flood: bool,
 }
 
 impl Session {
@@ -75,6 +77,7 @@ impl Session {
             connection,
             subscriptions,
             rate: Rate::new(subscribers.limits.messages_per_second_max),
+            is_flood: false,
             subscribers,
         })
     }
@@ -100,11 +103,16 @@ impl Session {
             self.subscriptions.go_on();
             return;
         }
+        if self.is_flood {
+            // What still comes before the close has left.
+            return;
+        }
         let metrics = &self.subscribers.metrics;
         if self.rate.admits(Instant::now()) {
             metrics.subscriber_messages.inc();
             receive(&mut self.subscriptions, incoming);
         } else {
+            self.is_flood = true;
             tracing::warn!(
                 connection = self.id,
                 "closed: too many messages in one second"

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -55,7 +55,6 @@ pub struct Subscribers {
     /// The bounds of this port.
     pub limits: SubscriberLimits,
     next_connection: AtomicU64,
-    subscriptions: Arc<AtomicUsize>,
     connected: Mutex<HashMap<ConnectionId, Arc<Outbox>>>,
 }
 
@@ -78,7 +77,6 @@ impl Subscribers {
             metrics,
             limits,
             next_connection,
-            subscriptions: Arc::default(),
             connected: Mutex::default(),
         }
     }
@@ -122,17 +120,6 @@ impl Subscribers {
         }
     }
 
-    /// Counts a subscription for as long as the result lives.
-    pub(super) fn count_subscription(&self) -> Counted {
-        self.subscriptions.fetch_add(1, Ordering::Relaxed);
-        Counted(self.subscriptions.clone())
-    }
-
-    /// How many subscriptions there are.
-    pub fn subscriptions_len(&self) -> usize {
-        self.subscriptions.load(Ordering::Relaxed)
-    }
-
     /// How many connections there are.
     pub fn len(&self) -> usize {
         self.connected.lock().len()
@@ -141,14 +128,5 @@ impl Subscribers {
     /// Whether there are no connections.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
-    }
-}
-
-/// A subscription that is counted.
-pub(super) struct Counted(Arc<AtomicUsize>);
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -17,7 +17,7 @@ use iii_stream_core::{GroupKey, Position};
 
 use super::opening::{self, OpenError, Opening, Wish};
 use super::protocol::Asks;
-use super::subscribers::{Counted, Subscribers};
+use super::subscribers::Subscribers;
 use crate::clock;
 use crate::hub::{Behind, ConnectionId, Dialect, Framing, Joined, Seat, Subscribing};
 use crate::socket::{CloseCode, Outbox};
@@ -55,7 +55,6 @@ struct Part {
 struct Live {
     join: Subscribing,
     paging: Option<Paging>,
-    _counted: Counted,
 }
 
 /// A snapshot that is not told to its end.
@@ -210,7 +209,7 @@ impl Subscriptions {
         if let Some(beginning) = self.beginning.get_mut(subscription_id) {
             beginning.waiting.push_back(Said::Leave);
             self.bound_waiting();
-        } else if let Some(live) = self.live.remove(subscription_id) {
+        } else if let Some(live) = self.take_live(subscription_id) {
             self.end_paging(&live);
             self.unsubscribe(&live.join);
             self.tell_left(&live.join);
@@ -256,6 +255,7 @@ impl Subscriptions {
             self.subscribers.hub.exit(&part.seat);
         }
         for live in self.live.values() {
+            self.subscribers.metrics.subscriptions.dec();
             self.tell_left(&live.join);
         }
         let mut guarded = HashMap::new();
@@ -338,7 +338,7 @@ impl Subscriptions {
         if !is_held {
             seat.hold();
         }
-        if let Some(old) = self.live.remove(subscription_id) {
+        if let Some(old) = self.take_live(subscription_id) {
             self.end_paging(&old);
             if (&old.join.group, &old.join.item) == (&join.group, &join.item) {
                 self.stand_up(&old.join.group);
@@ -409,12 +409,9 @@ impl Subscriptions {
                 if paging.is_none() || self.dialect.framing == Framing::WebSocket {
                     seat.release();
                 }
-                let live = Live {
-                    join,
-                    paging,
-                    _counted: self.subscribers.count_subscription(),
-                };
-                self.live.insert(subscription_id.clone(), Box::new(live));
+                self.subscribers.metrics.subscriptions.inc();
+                self.live
+                    .insert(subscription_id.clone(), Box::new(Live { join, paging }));
                 self.take_waiting(subscription_id, waiting);
             }
             Joined::SnapshotTooOld => self.open_again(join, wish, waiting),
@@ -438,17 +435,26 @@ impl Subscriptions {
 
     fn count(&self, opening: &Opening, wish: &Wish) {
         let metrics = &self.subscribers.metrics;
-        if !wish.makes_good {
-            metrics.joins.inc();
+        if !opening.is_resumed() {
+            metrics.snapshot_pages.inc();
         }
+        if wish.is_remedy {
+            // No join, and no client that came back.
+            return;
+        }
+        metrics.joins.inc();
         if opening.is_resumed() {
             metrics.resumes.inc();
-        } else {
-            metrics.snapshot_pages.inc();
-            if opening.is_reset() {
-                metrics.resets.inc();
-            }
+        } else if opening.is_reset() {
+            metrics.resets.inc();
         }
+    }
+
+    /// Takes a subscription out of those that live.
+    fn take_live(&mut self, subscription_id: &str) -> Option<Box<Live>> {
+        let live = self.live.remove(subscription_id)?;
+        self.subscribers.metrics.subscriptions.dec();
+        Some(live)
     }
 
     /// Gives up a subscription that cannot begin.
@@ -479,7 +485,6 @@ impl Subscriptions {
         let Some(Live {
             join,
             paging: Some(paging),
-            ..
         }) = self.live.get_mut(subscription_id).map(Box::as_mut)
         else {
             return;
@@ -512,7 +517,7 @@ impl Subscriptions {
         after: u64,
         page: Result<SnapshotPage, OpenError>,
     ) {
-        let Some(Live { join, paging, .. }) = self.live.get_mut(subscription_id).map(Box::as_mut)
+        let Some(Live { join, paging }) = self.live.get_mut(subscription_id).map(Box::as_mut)
         else {
             return;
         };
@@ -597,8 +602,7 @@ impl Subscriptions {
 
     /// Lets a live subscription begin anew after `since`. Changes are held back for it already.
     fn begin_anew(&mut self, subscription_id: &Arc<str>, since: u64) {
-        let Some(Live { join, paging, .. }) = self.live.get(subscription_id).map(Box::as_ref)
-        else {
+        let Some(Live { join, paging }) = self.live.get(subscription_id).map(Box::as_ref) else {
             return;
         };
         let epoch = self.groups.get(&join.group).map(|part| part.seat.epoch());
@@ -612,7 +616,7 @@ impl Subscriptions {
             wish: Wish {
                 since,
                 is_reset: true,
-                makes_good: true,
+                is_remedy: true,
             },
             stage: Stage::Queued,
             is_held: true,
