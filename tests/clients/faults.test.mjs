@@ -348,10 +348,12 @@ test('what is longer than 8 MiB leaves in pieces of that, and comes whole in any
   worker.write(frame(TEXT, bytes.subarray(0, cut), { fin: false })).write(frame(PING, 'one'));
   worker.write(frame(0, bytes.subarray(cut), { fin: false })).write(frame(PING, 'two'));
   worker.write(frame(0, '', { fin: true }));
-  for (const ping of ['one', 'two']) {
-    const { opcode, payload } = await worker.next('a pong between the pieces');
-    assert.deepEqual([opcode, payload.toString()], [PONG, ping]);
-  }
+  // The later pong may stand for both: RFC 6455, section 5.5.3.
+  let pong;
+  do {
+    pong = await worker.next('a pong between the pieces');
+    assert.equal(pong.opcode, PONG);
+  } while (pong.payload.toString() !== 'two');
   assert.equal((await worker.message('the answer')).invocation_id, 'big');
   const pieces = [];
   do pieces.push(await subscriber.next('a piece')); while (!pieces.at(-1).fin);
