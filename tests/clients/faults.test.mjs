@@ -348,10 +348,12 @@ test('what is longer than 8 MiB leaves in pieces of that, and comes whole in any
   worker.write(frame(TEXT, bytes.subarray(0, cut), { fin: false })).write(frame(PING, 'one'));
   worker.write(frame(0, bytes.subarray(cut), { fin: false })).write(frame(PING, 'two'));
   worker.write(frame(0, '', { fin: true }));
-  for (const ping of ['one', 'two']) {
-    const { opcode, payload } = await worker.next('a pong between the pieces');
-    assert.deepEqual([opcode, payload.toString()], [PONG, ping]);
-  }
+  // The later pong may stand for both: RFC 6455, section 5.5.3.
+  let pong;
+  do {
+    pong = await worker.next('a pong between the pieces');
+    assert.equal(pong.opcode, PONG);
+  } while (pong.payload.toString() !== 'two');
   assert.equal((await worker.message('the answer')).invocation_id, 'big');
   const pieces = [];
   do pieces.push(await subscriber.next('a piece')); while (!pieces.at(-1).fin);
@@ -425,8 +427,8 @@ for (const port of ['subscribers', 'workers']) {
     for (const [code, reason] of [[1000, 'bye'], [1001, ''], [3000, 'é'.repeat(60)], [4999, 'x'.repeat(123)], [undefined]]) {
       const raw = await RawSocket.connect(server, server[port]);
       if (port === 'workers') await raw.message('its registration');
-      // What comes after a close is not listened to.
-      raw.write(code ? closing(code, reason) : frame(CLOSE)).write(frame(PING, 'late')).send({ type: 'join' });
+      // What comes behind a close is not listened to. All in one write: what comes later may break the connection, as in any server.
+      raw.write(Buffer.concat([code ? closing(code, reason) : frame(CLOSE), frame(PING, 'late'), frame(TEXT, JSON.stringify(join()))]));
       assert.deepEqual(await raw.close(), code ? { code, reason } : {});
       await server.within(raw.tcp.closed, 'the TCP connection to end');
       assert.equal(raw.tcp.waiting, 0, 'nothing after the close');
