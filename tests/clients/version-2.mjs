@@ -349,13 +349,13 @@ export function assertExact(one, first, last, state, what) {
 }
 
 /** Writes to a group until the server has let something pass by a subscriber that does not read. */
-export async function untilMissed(server, by, at, { bytes = 16_000, together } = {}) {
+export async function untilMissed(server, by, at, { bytes = 16_000, atOnce = 20, together } = {}) {
   const missed = async () => (await server.metrics()).iii_stream_slow_consumer_missed_events_total;
   const before = await missed();
   const text = 'x'.repeat(bytes);
-  for (let round = 0; round < 400; round += 1) {
-    const writes = Array.from({ length: 20 }, (_, n) => by.result('stream::set', {
-      ...at, item_id: `i${n % 7}`, data: { n: round * 20 + n, text }, returning: 'none',
+  for (let round = 0; round < 8_000 / atOnce; round += 1) {
+    const writes = Array.from({ length: atOnce }, (_, n) => by.result('stream::set', {
+      ...at, item_id: `i${(round + n) % 7}`, data: { n: round * atOnce + n, text }, returning: 'none',
     }));
     const seqs = (await Promise.all(writes)).map(({ seq }) => seq);
     // At the pace of those who read, where there are some.

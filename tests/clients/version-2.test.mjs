@@ -2,7 +2,6 @@
 //
 // The client is the one in version-2.mjs, which fails at the first frame that does not fit what it holds.
 import assert from 'node:assert/strict';
-import { readFile } from 'node:fs/promises';
 import { after, before, test } from 'node:test';
 import { setImmediate as turn } from 'node:timers/promises';
 import { deferred, rejection, startServer, unique } from './harness.mjs';
@@ -327,7 +326,6 @@ test('the same token as since, over and over, resumes alike', async () => {
   hello.send(join(at));
   const { epoch } = await hello.next();
   await all(range(50), (n) => call('set', { ...at, item_id: `i${n % 5}`, data: n }));
-  const first = view(at);
   for (const n of range(20)) {
     const one = view(at);
     one.position = { epoch, seq: 10 };
@@ -337,7 +335,6 @@ test('the same token as since, over and over, resumes alike', async () => {
     assert.deepEqual(one.told, range(40).map((seq) => seq + 11), `${n}`);
     connection.cut();
   }
-  assert.deepEqual(first.told, []);
 });
 
 test('a since that leads nowhere gets a snapshot with reset', async () => {
