@@ -5,6 +5,9 @@
 //! begun takes effect once it has, in order. A subscription begins once the `sync` before its own is on its way, and so does
 //! each page of a large one, so that they do not pile up. A subscription that changes have passed by begins anew.
 
+mod paging;
+mod remedy;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -15,11 +18,13 @@ use iii_stream_core::event::{session_input, unauthorized_frame};
 use iii_stream_core::version2::error_frame;
 use iii_stream_core::{GroupKey, Position};
 
+use paging::Paging;
+
 use super::opening::{self, OpenError, Opening, Wish};
 use super::protocol::Asks;
 use super::subscribers::Subscribers;
 use crate::clock;
-use crate::hub::{Behind, ConnectionId, Dialect, Framing, Joined, Seat, Subscribing};
+use crate::hub::{ConnectionId, Dialect, Framing, Joined, Seat, Subscribing};
 use crate::socket::{CloseCode, Outbox};
 use crate::store::SnapshotPage;
 
@@ -55,15 +60,6 @@ struct Part {
 struct Live {
     join: Subscribing,
     paging: Option<Paging>,
-}
-
-/// A snapshot that is not told to its end.
-struct Paging {
-    /// When the last item that was told of was created.
-    after: u64,
-    /// What the first page told of.
-    first_seq: u64,
-    is_reading: bool,
 }
 
 /// A subscription that has not begun.
@@ -480,152 +476,6 @@ impl Subscriptions {
         self.tell_left(join);
     }
 
-    /// Reads the next page of a subscription's snapshot.
-    fn read_page(&mut self, subscription_id: &Arc<str>) {
-        let Some(Live {
-            join,
-            paging: Some(paging),
-        }) = self.live.get_mut(subscription_id).map(Box::as_mut)
-        else {
-            return;
-        };
-        if std::mem::replace(&mut paging.is_reading, true) {
-            return;
-        }
-        let (join, after) = (join.clone(), paging.after);
-        if let Some(part) = self.groups.get(&join.group) {
-            // Operations on an item must not come before the page that holds it.
-            part.seat.hold();
-        }
-        let streams = self.subscribers.streams.clone();
-        let mut reading =
-            Box::pin(async move { opening::next_page(streams.store(), &join, after).await });
-        match (&mut reading).now_or_never() {
-            Some(page) => self.take_page(subscription_id, after, page),
-            None => {
-                let id = subscription_id.clone();
-                self.steps.push(Box::pin(
-                    async move { (id, Step::Paged(after, reading.await)) },
-                ));
-            }
-        }
-    }
-
-    fn take_page(
-        &mut self,
-        subscription_id: &Arc<str>,
-        after: u64,
-        page: Result<SnapshotPage, OpenError>,
-    ) {
-        let Some(Live { join, paging }) = self.live.get_mut(subscription_id).map(Box::as_mut)
-        else {
-            return;
-        };
-        // It may have begun anew meanwhile.
-        let Some(Paging { first_seq, .. }) =
-            paging.take_if(|paging| paging.is_reading && paging.after == after)
-        else {
-            return;
-        };
-        let Some(part) = self.groups.get(&join.group) else {
-            return;
-        };
-        let page = match page {
-            Ok(page) => page,
-            Err(error) => {
-                tracing::error!(stream = %join.group.stream, group = %join.group.group, %error, "snapshot failed");
-                part.seat.release();
-                return self.outbox.close(CloseCode::StoreFailed);
-            }
-        };
-        // What was sent so far; the page may know more, which its items' own sequences tell.
-        let seq = match self.dialect.framing {
-            Framing::WebSocket => part.seat.position(subscription_id),
-            Framing::EventStream => first_seq,
-        };
-        let frame = opening::page_frame(join, self.dialect, &page, seq, false);
-        self.outbox.deliver_uncounted(&frame);
-        part.seat.release();
-        self.subscribers.metrics.snapshot_pages.inc();
-        match page.next_after() {
-            Some(after) => {
-                *paging = Some(Paging {
-                    after,
-                    first_seq,
-                    is_reading: false,
-                });
-                self.queued.push_back(subscription_id.clone());
-                self.outbox.want_room();
-            }
-            None if self.dialect.framing == Framing::EventStream => part.seat.release(),
-            None => {}
-        }
-    }
-
-    /// Lets subscriptions begin anew that changes have passed by: with what they missed, or with a fresh snapshot.
-    fn make_good(&mut self) {
-        let lags: Vec<(GroupKey, Vec<Behind>)> = self
-            .groups
-            .iter()
-            .filter_map(|(group, part)| {
-                let behind = part.seat.take_lag();
-                (!behind.is_empty()).then(|| (group.clone(), behind))
-            })
-            .collect();
-        for (group, behind) in lags {
-            self.subscribers.metrics.slow_consumer_syncs.inc();
-            for (id, since) in behind {
-                if self.beginning.contains_key(&id) || !self.live.contains_key(&id) {
-                    // It begins anew anyway, because the client has said so.
-                    if let Some(part) = self.groups.get(&group) {
-                        part.seat.release();
-                    }
-                } else {
-                    self.begin_anew(&id, since);
-                }
-            }
-        }
-    }
-
-    /// Lets a subscription begin anew that was to be replaced when changes passed it by, and was not.
-    fn begin_anew_if_behind(&mut self, subscription_id: &Arc<str>) {
-        let part = self
-            .live
-            .get(subscription_id)
-            .and_then(|live| self.groups.get(&live.join.group));
-        let Some(part) = part else { return };
-        if let Some(since) = part.seat.behind(subscription_id) {
-            part.seat.hold();
-            self.begin_anew(subscription_id, since);
-        }
-    }
-
-    /// Lets a live subscription begin anew after `since`. Changes are held back for it already.
-    fn begin_anew(&mut self, subscription_id: &Arc<str>, since: u64) {
-        let Some(Live { join, paging }) = self.live.get(subscription_id).map(Box::as_ref) else {
-            return;
-        };
-        let epoch = self.groups.get(&join.group).map(|part| part.seat.epoch());
-        // Half a snapshot is nothing to go on from.
-        let can_resume = self.dialect.is_version_2 && paging.is_none();
-        let since = epoch
-            .filter(|_| can_resume)
-            .map(|epoch| Position { epoch, seq: since });
-        let beginning = Beginning {
-            join: join.clone(),
-            wish: Wish {
-                since,
-                is_reset: true,
-                is_remedy: true,
-            },
-            stage: Stage::Queued,
-            is_held: true,
-            waiting: VecDeque::new(),
-        };
-        self.beginning.insert(subscription_id.clone(), beginning);
-        self.begin_or_queue(subscription_id);
-    }
-
     /// Takes what was said of a subscription before it began, up to its next beginning.
     fn take_waiting(&mut self, subscription_id: &Arc<str>, mut waiting: VecDeque<Said>) {
         while let Some(said) = waiting.pop_front() {
@@ -663,19 +513,6 @@ impl Subscriptions {
             && let Some(part) = self.groups.remove(group)
         {
             self.subscribers.hub.exit(&part.seat);
-        }
-    }
-
-    /// Lets changes through that wait for the pages of a snapshot.
-    fn end_paging(&self, live: &Live) {
-        let (Some(paging), Some(part)) = (&live.paging, self.groups.get(&live.join.group)) else {
-            return;
-        };
-        if paging.is_reading {
-            part.seat.release();
-        }
-        if self.dialect.framing == Framing::EventStream {
-            part.seat.release();
         }
     }
 

@@ -1,0 +1,117 @@
+//! The pages of a large snapshot: one at a time, when there is room, in order with the changes that go on meanwhile.
+
+use std::sync::Arc;
+
+use futures_util::future::FutureExt;
+
+use super::{Live, Step, Subscriptions};
+use crate::hub::Framing;
+use crate::socket::CloseCode;
+use crate::store::SnapshotPage;
+use crate::subscriber::opening::{self, OpenError};
+
+/// A snapshot that is not told to its end.
+pub(super) struct Paging {
+    /// When the last item that was told of was created.
+    pub(super) after: u64,
+    /// What the first page told of.
+    pub(super) first_seq: u64,
+    pub(super) is_reading: bool,
+}
+
+impl Subscriptions {
+    /// Reads the next page of a subscription's snapshot.
+    pub(super) fn read_page(&mut self, subscription_id: &Arc<str>) {
+        let Some(Live {
+            join,
+            paging: Some(paging),
+        }) = self.live.get_mut(subscription_id).map(Box::as_mut)
+        else {
+            return;
+        };
+        if std::mem::replace(&mut paging.is_reading, true) {
+            return;
+        }
+        let (join, after) = (join.clone(), paging.after);
+        if let Some(part) = self.groups.get(&join.group) {
+            // Operations on an item must not come before the page that holds it.
+            part.seat.hold();
+        }
+        let streams = self.subscribers.streams.clone();
+        let mut reading =
+            Box::pin(async move { opening::next_page(streams.store(), &join, after).await });
+        match (&mut reading).now_or_never() {
+            Some(page) => self.take_page(subscription_id, after, page),
+            None => {
+                let id = subscription_id.clone();
+                self.steps.push(Box::pin(
+                    async move { (id, Step::Paged(after, reading.await)) },
+                ));
+            }
+        }
+    }
+
+    pub(super) fn take_page(
+        &mut self,
+        subscription_id: &Arc<str>,
+        after: u64,
+        page: Result<SnapshotPage, OpenError>,
+    ) {
+        let Some(Live { join, paging }) = self.live.get_mut(subscription_id).map(Box::as_mut)
+        else {
+            return;
+        };
+        // It may have begun anew meanwhile.
+        let Some(Paging { first_seq, .. }) =
+            paging.take_if(|paging| paging.is_reading && paging.after == after)
+        else {
+            return;
+        };
+        let Some(part) = self.groups.get(&join.group) else {
+            return;
+        };
+        let page = match page {
+            Ok(page) => page,
+            Err(error) => {
+                tracing::error!(stream = %join.group.stream, group = %join.group.group, %error, "snapshot failed");
+                part.seat.release();
+                return self.outbox.close(CloseCode::StoreFailed);
+            }
+        };
+        // What was sent so far; the page may know more, which its items' own sequences tell.
+        let seq = match self.dialect.framing {
+            Framing::WebSocket => part.seat.position(subscription_id),
+            Framing::EventStream => first_seq,
+        };
+        let frame = opening::page_frame(join, self.dialect, &page, seq, false);
+        self.outbox.deliver_uncounted(&frame);
+        part.seat.release();
+        self.subscribers.metrics.snapshot_pages.inc();
+        match page.next_after() {
+            Some(after) => {
+                *paging = Some(Paging {
+                    after,
+                    first_seq,
+                    is_reading: false,
+                });
+                self.queued.push_back(subscription_id.clone());
+                self.outbox.want_room();
+            }
+            None if self.dialect.framing == Framing::EventStream => part.seat.release(),
+            None => {}
+        }
+    }
+
+    /// Lets changes through that wait for the pages of a snapshot.
+    pub(super) fn end_paging(&self, live: &Live) {
+        let (Some(paging), Some(part)) = (&live.paging, self.groups.get(&live.join.group)) else {
+            return;
+        };
+        if paging.is_reading {
+            part.seat.release();
+        }
+        if self.dialect.framing == Framing::EventStream {
+            part.seat.release();
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! What is done for subscriptions that changes have passed by: they begin anew, with what they missed or with a fresh
+//! snapshot.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use iii_stream_core::{GroupKey, Position};
+
+use super::{Beginning, Live, Stage, Subscriptions};
+use crate::hub::Behind;
+use crate::subscriber::opening::Wish;
+
+impl Subscriptions {
+    /// Lets subscriptions begin anew that changes have passed by: with what they missed, or with a fresh snapshot.
+    pub(super) fn make_good(&mut self) {
+        let lags: Vec<(GroupKey, Vec<Behind>)> = self
+            .groups
+            .iter()
+            .filter_map(|(group, part)| {
+                let behind = part.seat.take_lag();
+                (!behind.is_empty()).then(|| (group.clone(), behind))
+            })
+            .collect();
+        for (group, behind) in lags {
+            self.subscribers.metrics.slow_consumer_syncs.inc();
+            for (id, since) in behind {
+                if self.beginning.contains_key(&id) || !self.live.contains_key(&id) {
+                    // It begins anew anyway, because the client has said so.
+                    if let Some(part) = self.groups.get(&group) {
+                        part.seat.release();
+                    }
+                } else {
+                    self.begin_anew(&id, since);
+                }
+            }
+        }
+    }
+
+    /// Lets a subscription begin anew that was to be replaced when changes passed it by, and was not.
+    pub(super) fn begin_anew_if_behind(&mut self, subscription_id: &Arc<str>) {
+        let part = self
+            .live
+            .get(subscription_id)
+            .and_then(|live| self.groups.get(&live.join.group));
+        let Some(part) = part else { return };
+        if let Some(since) = part.seat.behind(subscription_id) {
+            part.seat.hold();
+            self.begin_anew(subscription_id, since);
+        }
+    }
+
+    /// Lets a live subscription begin anew after `since`. Changes are held back for it already.
+    fn begin_anew(&mut self, subscription_id: &Arc<str>, since: u64) {
+        let Some(Live { join, paging }) = self.live.get(subscription_id).map(Box::as_ref) else {
+            return;
+        };
+        let epoch = self.groups.get(&join.group).map(|part| part.seat.epoch());
+        // Half a snapshot is nothing to go on from.
+        let can_resume = self.dialect.is_version_2 && paging.is_none();
+        let since = epoch
+            .filter(|_| can_resume)
+            .map(|epoch| Position { epoch, seq: since });
+        let beginning = Beginning {
+            join: join.clone(),
+            wish: Wish {
+                since,
+                is_reset: true,
+                is_remedy: true,
+            },
+            stage: Stage::Queued,
+            is_held: true,
+            waiting: VecDeque::new(),
+        };
+        self.beginning.insert(subscription_id.clone(), beginning);
+        self.begin_or_queue(subscription_id);
+    }
+}
