@@ -57,8 +57,11 @@ impl<'a, const N: usize> Fields<'a, N> {
     ///
     /// Errors: [`FieldError::Syntax`], [`FieldError::NotAnObject`].
     pub fn read(text: &'a str, names: &'static [&'static str; N]) -> Result<Self, FieldError> {
-        if let Some(values) = read_values(text, names) {
-            return Ok(Self { names, values });
+        let mut reader = Reader::new(text, 0);
+        if let Some(fields) = Self::next(&mut reader, names)
+            && reader.is_at_end()
+        {
+            return Ok(fields);
         }
         let got = kind_of(text);
         if got != "object" {
@@ -78,6 +81,27 @@ impl<'a, const N: usize> Fields<'a, N> {
                 reason: format!("{error}"),
             })?;
         Ok(Self { names, values })
+    }
+
+    /// Reads the object that comes next; `None` for anything that [`Reader`] does not take.
+    pub(crate) fn next(reader: &mut Reader<'a>, names: &'static [&'static str; N]) -> Option<Self> {
+        let mut values = [None; N];
+        if !reader.token(b'{') {
+            return None;
+        }
+        let mut has_more = !reader.token(b'}');
+        while has_more {
+            let key = reader.key()?;
+            let value = reader.value()?;
+            if let Some(index) = names.iter().position(|name| *name == key) {
+                values[index] = Some(value);
+            }
+            has_more = reader.token(b',');
+            if !has_more && !reader.token(b'}') {
+                return None;
+            }
+        }
+        Some(Self { names, values })
     }
 
     /// The raw text of field number `index`, `null` included.
@@ -176,31 +200,6 @@ pub fn kind_of(text: &str) -> &'static str {
         Some(_) => "number",
         None => "nothing",
     }
-}
-
-/// Reads an object the fast way; `None` for anything that [`Reader`] does not take.
-fn read_values<'a, const N: usize>(
-    text: &'a str,
-    names: &[&str; N],
-) -> Option<[Option<Raw<'a>>; N]> {
-    let mut values = [None; N];
-    let mut reader = Reader::new(text, 0);
-    if !reader.token(b'{') {
-        return None;
-    }
-    let mut has_more = !reader.token(b'}');
-    while has_more {
-        let key = reader.key()?;
-        let value = reader.value()?;
-        if let Some(index) = names.iter().position(|name| *name == key) {
-            values[index] = Some(value);
-        }
-        has_more = reader.token(b',');
-        if !has_more && !reader.token(b'}') {
-            return None;
-        }
-    }
-    reader.is_at_end().then_some(values)
 }
 
 /// Reads an object the library's way.

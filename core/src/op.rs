@@ -14,7 +14,7 @@ use crate::limits::{
 };
 use crate::op_name::OpName;
 use crate::path::{Path, UncheckedPath};
-use crate::raw::{Raw, members};
+use crate::raw::{Raw, Reader, members};
 use crate::text::{Json, TextError};
 use crate::tree;
 
@@ -83,15 +83,10 @@ impl Ops {
             return Err(OpsError::NotAnArray { got });
         }
         let text = Json::from_raw_within(raw, OPS_DEPTH_MAX)?;
-        let members: Vec<_> = members(text.as_str()).take(OPS_MAX + 1).collect();
-        if OPS_MAX < members.len() {
-            return Err(OpsError::TooMany);
-        }
-        let list = members
-            .into_iter()
-            .enumerate()
-            .map(|(op_index, raw)| read_op(raw).map_err(|reason| OpsError::Op { op_index, reason }))
-            .collect::<Result<_, _>>()?;
+        let list = match read_list(text.as_str()) {
+            Some(list) => list,
+            None => read_unusual_list(text.as_str())?,
+        };
         Ok(Self { list, text })
     }
 
@@ -130,9 +125,42 @@ const BY: usize = 3;
 
 type Reason = Cow<'static, str>;
 
+type List = Vec<Result<Op, OpErrorKind>>;
+
+/// Reads the operations in one pass; `None` where any is unusual, or to be refused.
+fn read_list(text: &str) -> Option<List> {
+    let mut list = Vec::new();
+    let mut reader = Reader::new(text, 1);
+    let mut has_more = !reader.token(b']');
+    while has_more {
+        let fields = Fields::next(&mut reader, &FIELDS)?;
+        if list.len() == OPS_MAX {
+            return None;
+        }
+        list.push(read_op(&fields).ok()?);
+        has_more = reader.token(b',');
+    }
+    Some(list)
+}
+
+/// Reads the operations one by one, and says what is wrong with the first that is wrong.
+fn read_unusual_list(text: &str) -> Result<List, OpsError> {
+    let members: Vec<_> = members(text).take(OPS_MAX + 1).collect();
+    if OPS_MAX < members.len() {
+        return Err(OpsError::TooMany);
+    }
+    let read = |raw: Raw<'_>| {
+        let fields = Fields::read(raw.get(), &FIELDS).map_err(|error| format!("{error}"))?;
+        read_op(&fields)
+    };
+    let members = members.into_iter().enumerate();
+    members
+        .map(|(op_index, raw)| read(raw).map_err(|reason| OpsError::Op { op_index, reason }))
+        .collect()
+}
+
 /// Outer error: malformed, refuses the request. Inner error: this operation fails wherever it is applied.
-fn read_op(raw: Raw<'_>) -> Result<Result<Op, OpErrorKind>, Reason> {
-    let fields = Fields::read(raw.get(), &FIELDS).map_err(|error| format!("{error}"))?;
+fn read_op(fields: &Fields<'_, 4>) -> Result<Result<Op, OpErrorKind>, Reason> {
     let name = fields.string(TYPE).map_err(|error| format!("{error}"))?;
     let path = |arrays| {
         UncheckedPath::read(fields.optional(PATH), arrays)
@@ -157,8 +185,8 @@ fn read_op(raw: Raw<'_>) -> Result<Result<Op, OpErrorKind>, Reason> {
                 .check(OpName::Merge)
                 .and_then(|path| checked_merge(path, value)))
         }
-        "increment" => read_step(OpName::Increment, path(false)?, &fields),
-        "decrement" => read_step(OpName::Decrement, path(false)?, &fields),
+        "increment" => read_step(OpName::Increment, path(false)?, fields),
+        "decrement" => read_step(OpName::Decrement, path(false)?, fields),
         "append" => {
             let path = path(true)?;
             let value = read_value(fields.required(VALUE).map_err(|error| format!("{error}"))?)?;

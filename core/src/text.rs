@@ -171,13 +171,6 @@ fn push_value(out: &mut String, value: &Value) {
 
 /// Appends `text` as a JSON string.
 pub fn push_string(out: &mut String, text: &str) {
-    if plain_bytes(text.as_bytes()) == text.len() {
-        out.reserve(text.len() + 2);
-        out.push('"');
-        out.push_str(text);
-        out.push('"');
-        return;
-    }
     out.push('"');
     let mut rest = text;
     loop {
