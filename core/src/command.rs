@@ -3,13 +3,12 @@
 use alloc::borrow::Cow;
 use alloc::sync::Arc;
 
-use serde_json::value::RawValue;
-
 use crate::error::{CallError, OpsError};
 use crate::fields::{FieldError, Fields};
 use crate::limits::{MUTATION_CLIENT_BYTES_MAX, TTL_MS_MAX};
 use crate::name::{GroupRef, is_name};
 use crate::op::Ops;
+use crate::raw::Raw;
 use crate::text::Json;
 
 /// Which group a call addresses. Both names are valid.
@@ -335,7 +334,7 @@ impl<'a, const N: usize> Input<'a, N> {
 
     pub(crate) fn value(&self, index: usize) -> Result<Json, CallError> {
         let raw = self.of(self.fields.required(index))?;
-        Json::from_raw(raw).map_err(|source| CallError::Value {
+        Json::from_field(raw).map_err(|source| CallError::Value {
             function: self.function,
             field: self.names[index],
             source,
@@ -443,7 +442,7 @@ impl<'a, const N: usize> Input<'a, N> {
     }
 
     fn returning(&self, index: usize) -> Result<Option<Returning>, CallError> {
-        match self.fields.optional(index).map(RawValue::get) {
+        match self.fields.optional(index).map(Raw::get) {
             None => Ok(None),
             Some(r#""both""#) => Ok(Some(Returning::Both)),
             Some(r#""new""#) => Ok(Some(Returning::New)),
@@ -455,7 +454,7 @@ impl<'a, const N: usize> Input<'a, N> {
     }
 }
 
-fn read_mutation(raw: &RawValue) -> Option<(Cow<'_, str>, u64)> {
+fn read_mutation(raw: Raw<'_>) -> Option<(Cow<'_, str>, u64)> {
     let fields = Fields::read(raw.get(), &["client", "seq"]).ok()?;
     Some((fields.string(0).ok()?, fields.optional_u64(1).ok()??))
 }

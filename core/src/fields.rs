@@ -8,6 +8,8 @@ use core::fmt;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use crate::raw::{Raw, Reader};
+
 /// What is wrong with a field, or with the object that should hold it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -47,7 +49,7 @@ pub enum FieldError {
 #[derive(Clone, Copy, Debug)]
 pub struct Fields<'a, const N: usize> {
     names: &'static [&'static str; N],
-    values: [Option<&'a RawValue>; N],
+    values: [Option<Raw<'a>>; N],
 }
 
 impl<'a, const N: usize> Fields<'a, N> {
@@ -55,6 +57,12 @@ impl<'a, const N: usize> Fields<'a, N> {
     ///
     /// Errors: [`FieldError::Syntax`], [`FieldError::NotAnObject`].
     pub fn read(text: &'a str, names: &'static [&'static str; N]) -> Result<Self, FieldError> {
+        let mut reader = Reader::new(text, 0);
+        if let Some(fields) = Self::next(&mut reader, names)
+            && reader.is_at_end()
+        {
+            return Ok(fields);
+        }
         let got = kind_of(text);
         if got != "object" {
             // Text that merely looks like a number or a word may be no JSON at all.
@@ -75,20 +83,41 @@ impl<'a, const N: usize> Fields<'a, N> {
         Ok(Self { names, values })
     }
 
+    /// Reads the object that comes next; `None` for anything that [`Reader`] does not take.
+    pub(crate) fn next(reader: &mut Reader<'a>, names: &'static [&'static str; N]) -> Option<Self> {
+        let mut values = [None; N];
+        if !reader.token(b'{') {
+            return None;
+        }
+        let mut has_more = !reader.token(b'}');
+        while has_more {
+            let key = reader.key()?;
+            let value = reader.value()?;
+            if let Some(index) = names.iter().position(|name| *name == key) {
+                values[index] = Some(value);
+            }
+            has_more = reader.token(b',');
+            if !has_more && !reader.token(b'}') {
+                return None;
+            }
+        }
+        Some(Self { names, values })
+    }
+
     /// The raw text of field number `index`, `null` included.
-    pub fn raw(&self, index: usize) -> Option<&'a RawValue> {
+    pub fn raw(&self, index: usize) -> Option<Raw<'a>> {
         self.values[index]
     }
 
     /// The raw text of field number `index`; absent and `null` are the same.
-    pub fn optional(&self, index: usize) -> Option<&'a RawValue> {
+    pub fn optional(&self, index: usize) -> Option<Raw<'a>> {
         self.values[index].filter(|raw| raw.get() != "null")
     }
 
     /// The raw text of field number `index`, `null` included.
     ///
     /// Errors: [`FieldError::Missing`].
-    pub fn required(&self, index: usize) -> Result<&'a RawValue, FieldError> {
+    pub fn required(&self, index: usize) -> Result<Raw<'a>, FieldError> {
         self.values[index].ok_or(FieldError::Missing {
             field: self.names[index],
         })
@@ -114,7 +143,7 @@ impl<'a, const N: usize> Fields<'a, N> {
     ///
     /// Errors: [`FieldError::WrongType`].
     pub fn optional_bool(&self, index: usize) -> Result<Option<bool>, FieldError> {
-        match self.optional(index).map(RawValue::get) {
+        match self.optional(index).map(Raw::get) {
             None => Ok(None),
             Some("true") => Ok(Some(true)),
             Some("false") => Ok(Some(false)),
@@ -145,16 +174,16 @@ impl<'a, const N: usize> Fields<'a, N> {
         }
     }
 
-    fn string_of(&self, index: usize, raw: &'a RawValue) -> Result<Cow<'a, str>, FieldError> {
+    fn string_of(&self, index: usize, raw: Raw<'a>) -> Result<Cow<'a, str>, FieldError> {
         string_of(raw).ok_or_else(|| self.wrong_type(index, "a string of whole characters"))
     }
 }
 
 /// The text of a JSON string; `None` for anything else, and for half surrogate pairs.
-pub fn string_of(raw: &RawValue) -> Option<Cow<'_, str>> {
+pub fn string_of(raw: Raw<'_>) -> Option<Cow<'_, str>> {
     let text = raw.get();
     let inner = text.strip_prefix('"')?.strip_suffix('"')?;
-    if inner.contains('\\') {
+    if raw.has_escapes() && inner.contains('\\') {
         return serde_json::from_str::<String>(text).ok().map(Cow::Owned);
     }
     Some(Cow::Borrowed(inner))
@@ -173,12 +202,13 @@ pub fn kind_of(text: &str) -> &'static str {
     }
 }
 
+/// Reads an object the library's way.
 struct FieldsVisitor<const N: usize> {
     names: &'static [&'static str; N],
 }
 
 impl<'de, const N: usize> Visitor<'de> for FieldsVisitor<N> {
-    type Value = [Option<&'de RawValue>; N];
+    type Value = [Option<Raw<'de>>; N];
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object")
@@ -188,7 +218,7 @@ impl<'de, const N: usize> Visitor<'de> for FieldsVisitor<N> {
         let mut values = [None; N];
         while let Some(index) = map.next_key_seed(KeySeed { names: self.names })? {
             match index {
-                Some(index) => values[index] = Some(map.next_value::<&RawValue>()?),
+                Some(index) => values[index] = Some(map.next_value::<&RawValue>()?.into()),
                 None => {
                     map.next_value::<IgnoredAny>()?;
                 }

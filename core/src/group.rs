@@ -355,12 +355,12 @@ impl Subject for GroupItem<'_> {
     }
 
     fn update(&mut self, ops: &Ops, is_atomic: bool) -> Result<Updated, Refusal> {
-        match self.id {
-            Some(id) if self.items.seq(id).is_some() => {
-                self.items
-                    .update(id, ops, is_atomic, self.needs, self.limits)
-            }
-            _ => TextItem(None).update(ops, is_atomic),
-        }
+        let updated = match self.id {
+            Some(id) => self
+                .items
+                .update(id, ops, is_atomic, self.needs, self.limits)?,
+            None => None,
+        };
+        updated.map_or_else(|| TextItem(None).update(ops, is_atomic), Ok)
     }
 }

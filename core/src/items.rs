@@ -144,7 +144,7 @@ impl Items {
         Page { items, more: false }
     }
 
-    /// Applies operations to an item that is there. Without a need for its text, and without the danger that the group gets
+    /// Applies operations to an item; `None` if it is not there. Without a need for its text, and without the danger that the group gets
     /// too full, that costs in proportion to the operations, but for an atomic update by several of them.
     pub(crate) fn update(
         &mut self,
@@ -153,12 +153,12 @@ impl Items {
         is_atomic: bool,
         needs: Needs,
         limits: &GroupLimits,
-    ) -> Result<Updated, Refusal> {
-        let old = needs.old.then(|| self.text(id)).flatten();
-        let group_bytes_max = self.bytes_max;
+    ) -> Result<Option<Updated>, Refusal> {
         let Some(record) = self.records.get_mut(id) else {
-            return Ok(Updated::default());
+            return Ok(None);
         };
+        let old = needs.old.then(|| record.text(&mut self.bytes_max));
+        let group_bytes_max = self.bytes_max;
         let old_bytes_max = record.value.bytes_max();
         let needs_new = needs.new || old_bytes_max <= SMALL_VALUE_BYTES;
         record.is_touched = true;
@@ -183,14 +183,15 @@ impl Items {
             errors
         };
         let is_undone = is_atomic && !errors.is_empty();
-        let new = needs_new.then(|| self.text(id)).flatten();
+        let record = self.records.get_mut(id).filter(|_| needs_new);
+        let new = record.map(|record| record.text(&mut self.bytes_max));
         self.list_as_hot(id, limits.hot_items_max);
-        Ok(Updated {
+        Ok(Some(Updated {
             old,
             new,
             errors,
             is_undone,
-        })
+        }))
     }
 
     /// Whether the group may have an item with a value of so many bytes.

@@ -28,6 +28,7 @@ mod op;
 mod op_name;
 mod path;
 mod position;
+pub mod raw;
 mod reply;
 mod stamp;
 pub mod state;

@@ -11,6 +11,7 @@ use crate::error::OpErrorKind;
 use crate::fields::string_of;
 use crate::limits::{PATH_SEGMENT_BYTES_MAX, PATH_SEGMENTS_MAX, PROTO_KEYS};
 use crate::op_name::OpName;
+use crate::raw::Raw;
 
 /// A checked path: no segments is the root.
 ///
@@ -34,7 +35,7 @@ impl UncheckedPath {
     /// Reads the wire shape; `arrays` says whether this operation takes array paths.
     ///
     /// Errors: what the path must be instead.
-    pub(crate) fn read(raw: Option<&RawValue>, arrays: bool) -> Result<Self, &'static str> {
+    pub(crate) fn read(raw: Option<Raw<'_>>, arrays: bool) -> Result<Self, &'static str> {
         let Some(raw) = raw else {
             return Ok(Self {
                 segments: Vec::new(),
@@ -130,8 +131,8 @@ impl<'de> Visitor<'de> for SegmentsVisitor {
         let mut segments = Vec::new();
         let mut count = 0;
         while let Some(raw) = seq.next_element::<&RawValue>()? {
-            let segment =
-                string_of(raw).ok_or_else(|| A::Error::custom("a segment is not a string"))?;
+            let segment = string_of(raw.into())
+                .ok_or_else(|| A::Error::custom("a segment is not a string"))?;
             count += 1;
             if count <= PATH_SEGMENTS_MAX {
                 segments.push(segment.into_owned());

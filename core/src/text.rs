@@ -13,6 +13,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::limits::VALUE_DEPTH_MAX;
+use crate::raw::{Raw, plain_bytes};
 use crate::tree::read_value;
 
 /// Checked JSON text without white space between tokens, its characters as themselves and not as `\\u` escapes where they
@@ -56,12 +57,22 @@ impl Json {
     /// Errors: [`TextError::TooDeep`] beyond [`VALUE_DEPTH_MAX`], [`TextError::LoneSurrogate`],
     /// [`TextError::NumberOutOfRange`].
     pub fn from_raw(raw: &RawValue) -> Result<Self, TextError> {
+        Self::from_raw_within(raw.into(), VALUE_DEPTH_MAX)
+    }
+
+    /// The same for the value of a [field](crate::fields::Fields).
+    ///
+    /// Errors: as [`Json::from_raw`].
+    pub fn from_field(raw: Raw<'_>) -> Result<Self, TextError> {
         Self::from_raw_within(raw, VALUE_DEPTH_MAX)
     }
 
-    /// Like [`Json::from_raw`] with another limit, for text that wraps values.
-    pub(crate) fn from_raw_within(raw: &RawValue, depth_max: usize) -> Result<Self, TextError> {
+    /// Like [`Json::from_field`] with another limit, for text that wraps values.
+    pub(crate) fn from_raw_within(raw: Raw<'_>, depth_max: usize) -> Result<Self, TextError> {
         let text = raw.get();
+        if raw.is_tidy_within(depth_max) {
+            return Ok(Self(text.into()));
+        }
         if scan(text.as_bytes(), depth_max)?.is_loose {
             return Ok(Self(compact(text).into()));
         }
@@ -184,24 +195,6 @@ pub fn push_string(out: &mut String, text: &str) {
         rest = &special[1..];
     }
     out.push('"');
-}
-
-/// How many bytes come before the next that a JSON string cannot hold as itself. All of those are ASCII.
-fn plain_bytes(bytes: &[u8]) -> usize {
-    const HIGHS: u64 = u64::from_ne_bytes([0x80; 8]);
-    const ONES: u64 = u64::from_ne_bytes([1; 8]);
-    // Whether any byte is less than `limit`, which is at most 0x80.
-    let has_less =
-        |word: u64, limit: u8| word.wrapping_sub(ONES * u64::from(limit)) & !word & HIGHS != 0;
-    let (quotes, slashes) = (ONES * u64::from(b'"'), ONES * u64::from(b'\\'));
-    let (words, _) = bytes.as_chunks::<8>();
-    let is_plain = |word: &&[u8; 8]| {
-        let word = u64::from_ne_bytes(**word);
-        !has_less(word, 0x20) && !has_less(word ^ quotes, 1) && !has_less(word ^ slashes, 1)
-    };
-    let before = 8 * words.iter().take_while(is_plain).count();
-    let is_plain = |&&byte: &&u8| 0x20 <= byte && byte != b'"' && byte != b'\\';
-    before + bytes[before..].iter().take_while(is_plain).count()
 }
 
 /// Appends a number.

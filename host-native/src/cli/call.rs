@@ -2,6 +2,7 @@
 
 use futures_util::{SinkExt, StreamExt};
 use iii_stream_core::fields::{Fields, string_of};
+use iii_stream_core::raw::Raw;
 use iii_stream_core::text::push_string;
 use serde_json::value::RawValue;
 use tokio_tungstenite::tungstenite::Message;
@@ -42,7 +43,7 @@ pub(super) async fn run(url: &str, function: &str, data: &str) -> Result<(), Fai
     Err("the connection ended before the call was answered".into())
 }
 
-fn error_text(error: &RawValue) -> String {
+fn error_text(error: Raw<'_>) -> String {
     let read = || {
         let fields = Fields::read(error.get(), &["code", "message"]).ok()?;
         Some(format!(

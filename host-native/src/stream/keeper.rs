@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use iii_stream_core::command::Returning;
 use iii_stream_core::fields::Fields;
+use iii_stream_core::raw::Raw;
 use iii_stream_core::text::push_string;
 use iii_stream_core::{Change, Draft, GroupRef, Json, Kind, Ops, Outcome, Reply, Ttl, update};
-use serde_json::value::RawValue;
 
 use super::answer::refused;
 use super::turns::{ItemKey, Turn};
@@ -275,8 +275,8 @@ fn read_result(verb: Verb, code: &str, result: CallResult) -> Result<Returned, F
     };
     let fields = Fields::read(&json, &["old_value", "new_value", "errors"])
         .map_err(|error| useless(&format!("no object that can be read: {error}")))?;
-    let value = |raw: Option<&RawValue>| {
-        raw.map(Json::from_raw)
+    let value = |raw: Option<Raw<'_>>| {
+        raw.map(Json::from_field)
             .transpose()
             .map_err(|error| useless(&format!("a value that cannot be stored: {error}")))
     };

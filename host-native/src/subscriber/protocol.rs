@@ -5,9 +5,9 @@ use std::borrow::Cow;
 
 use iii_stream_core::fields::{FieldError, Fields};
 use iii_stream_core::limits::NAME_BYTES_MAX;
+use iii_stream_core::raw::Raw;
 use iii_stream_core::{OPS_VERSION, Position, is_name};
 use percent_encoding::percent_decode_str;
-use serde_json::value::RawValue;
 
 /// A message of a client.
 #[derive(Debug, PartialEq, Eq)]
@@ -175,7 +175,7 @@ fn name(name: Cow<'_, str>, field: usize) -> Result<Cow<'_, str>, Fault> {
 }
 
 fn read_version(fields: &Fields<'_, 8>) -> Result<Option<bool>, Fault> {
-    match fields.optional(VERSION).map(RawValue::get) {
+    match fields.optional(VERSION).map(Raw::get) {
         None => Ok(None),
         Some("1") => Ok(Some(false)),
         Some("2") => Ok(Some(true)),
@@ -187,7 +187,7 @@ fn read_version(fields: &Fields<'_, 8>) -> Result<Option<bool>, Fault> {
 }
 
 /// Shape: `{"epoch":"k3","seq":41}`.
-fn read_since(raw: &RawValue) -> Result<Position, Fault> {
+fn read_since(raw: Raw<'_>) -> Result<Position, Fault> {
     let invalid = |what: String| ("subscription.invalid_since", what);
     let fields = Fields::read(raw.get(), &["epoch", "seq"])
         .map_err(|error| invalid(format!("field `since`: {error}")))?;

@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 
 use iii_stream_core::fields::{FieldError, Fields};
+use iii_stream_core::raw::Raw;
 use iii_stream_core::text::push_string;
-use serde_json::value::RawValue;
 
 use crate::engine::{Binding, Call, CallResult, Output};
 
@@ -211,12 +211,12 @@ fn decode_invoke<'a>(fields: &FrameFields<'a>) -> Result<Invoke<'a>, FieldError>
     };
     Ok(Invoke {
         invocation_id: match fields.optional_string(INVOCATION_ID)? {
-            Some(_) => fields.optional(INVOCATION_ID).map(RawValue::get),
+            Some(_) => fields.optional(INVOCATION_ID).map(Raw::get),
             None => None,
         },
         function_id: fields.string(FUNCTION_ID)?,
-        data: fields.raw(DATA).map_or("null", RawValue::get),
-        metadata: fields.optional(METADATA).map(RawValue::get),
+        data: fields.raw(DATA).map_or("null", Raw::get),
+        metadata: fields.optional(METADATA).map(Raw::get),
         traceparent: fields.optional_string(TRACEPARENT)?,
         baggage: fields.optional_string(BAGGAGE)?,
         namespace: fields.optional_string(NAMESPACE)?,
@@ -224,10 +224,7 @@ fn decode_invoke<'a>(fields: &FrameFields<'a>) -> Result<Invoke<'a>, FieldError>
     })
 }
 
-fn decode_action<'a>(
-    raw: &'a RawValue,
-    fields: &FrameFields<'a>,
-) -> Result<Action<'a>, FieldError> {
+fn decode_action<'a>(raw: Raw<'a>, fields: &FrameFields<'a>) -> Result<Action<'a>, FieldError> {
     let unknown = || {
         fields.wrong_type(
             ACTION,
@@ -247,8 +244,8 @@ fn decode_action<'a>(
 fn decode_result<'a>(fields: &FrameFields<'a>) -> Result<InvocationResult<'a>, FieldError> {
     Ok(InvocationResult {
         invocation_id: fields.string(INVOCATION_ID)?,
-        result: fields.optional(RESULT).map(RawValue::get),
-        error: fields.optional(ERROR).map(RawValue::get),
+        result: fields.optional(RESULT).map(Raw::get),
+        error: fields.optional(ERROR).map(Raw::get),
     })
 }
 
@@ -258,9 +255,9 @@ fn decode_register_function<'a>(
     Ok(RegisterFunction {
         id: fields.string(ID)?,
         description: fields.optional_string(DESCRIPTION)?,
-        metadata: fields.optional(METADATA).map(RawValue::get),
-        request_format: fields.optional(REQUEST_FORMAT).map(RawValue::get),
-        response_format: fields.optional(RESPONSE_FORMAT).map(RawValue::get),
+        metadata: fields.optional(METADATA).map(Raw::get),
+        request_format: fields.optional(REQUEST_FORMAT).map(Raw::get),
+        response_format: fields.optional(RESPONSE_FORMAT).map(Raw::get),
         is_http: fields.optional(INVOCATION).is_some(),
     })
 }
@@ -276,8 +273,8 @@ fn decode_register_trigger<'a>(
         id: fields.string(ID)?,
         trigger_type: fields.string(TRIGGER_TYPE)?,
         function_id: fields.string(FUNCTION_ID)?,
-        config: fields.raw(CONFIG).map_or("null", RawValue::get),
-        metadata: fields.optional(METADATA).map(RawValue::get),
+        config: fields.raw(CONFIG).map_or("null", Raw::get),
+        metadata: fields.optional(METADATA).map(Raw::get),
         has_blank_namespace: is_blank(NAMESPACE)? || is_blank(TRIGGER_NAMESPACE)?,
     })
 }
@@ -286,8 +283,8 @@ fn decode_trigger_type<'a>(fields: &FrameFields<'a>) -> Result<WorkerFrame<'a>, 
     Ok(WorkerFrame::RegisterTriggerType(RegisterTriggerType {
         id: fields.string(ID)?,
         description: fields.optional_string(DESCRIPTION)?.unwrap_or_default(),
-        trigger_request_format: fields.optional(TRIGGER_REQUEST_FORMAT).map(RawValue::get),
-        call_request_format: fields.optional(CALL_REQUEST_FORMAT).map(RawValue::get),
+        trigger_request_format: fields.optional(TRIGGER_REQUEST_FORMAT).map(Raw::get),
+        call_request_format: fields.optional(CALL_REQUEST_FORMAT).map(Raw::get),
     }))
 }
 
@@ -295,7 +292,7 @@ fn decode_trigger_result<'a>(fields: &FrameFields<'a>) -> Result<WorkerFrame<'a>
     let id = fields.string(ID)?;
     Ok(WorkerFrame::TriggerResult(TriggerResult {
         id,
-        error: fields.optional(ERROR).map(RawValue::get),
+        error: fields.optional(ERROR).map(Raw::get),
     }))
 }
 
