@@ -231,15 +231,12 @@ impl Config {
             message_bytes_max: MIB,
             read_buffer_bytes: 4 * KIB,
             queue_bytes_max: MIB,
-            // A peer that does not keep up is found out early, and a snapshot of many pages is written as fast as it is read.
-            unsent_bytes_max: Some(128 * 1_024),
             blocked_ms: 30_000,
         };
         const WORKER: Defaults = Defaults {
             message_bytes_max: 64 * MIB,
             read_buffer_bytes: 64 * KIB,
             queue_bytes_max: 256 * MIB,
-            unsent_bytes_max: None,
             blocked_ms: 60_000,
         };
         let mut warnings = Vec::new();
@@ -399,7 +396,6 @@ struct Defaults {
     message_bytes_max: usize,
     read_buffer_bytes: usize,
     queue_bytes_max: usize,
-    unsent_bytes_max: Option<u32>,
     blocked_ms: u64,
 }
 
@@ -432,7 +428,6 @@ fn limits(bounds: &file::Bounds, defaults: &Defaults) -> Result<Limits, OutOfRan
             bounds.queue_bytes_max.as_ref(),
             defaults.queue_bytes_max,
         )?,
-        unsent_bytes_max: defaults.unsent_bytes_max,
         ping_interval: time("ping_interval_ms", bounds.ping_interval_ms.as_ref(), 25_000)?,
         idle_time_max: time("idle_timeout_ms", bounds.idle_timeout_ms.as_ref(), 60_000)?,
         blocked_time_max: time(

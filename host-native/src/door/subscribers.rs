@@ -28,6 +28,9 @@ use crate::subscriber::{
 /// Bytes of a body that are read for nothing.
 const BODY_BYTES_MAX: usize = 1_024 * 1_024;
 
+/// What the system may take for one client before it leaves, in bytes.
+const UNSENT_BYTES_MAX: u32 = 128 * 1_024;
+
 /// What connections to the subscriber port need.
 #[derive(Clone)]
 pub struct SubscriberDoor {
@@ -54,6 +57,7 @@ pub async fn accept_subscribers(listener: TcpListener, door: SubscriberDoor) {
             let patience = Patience {
                 handshake_time_max: limits.handshake_time_max,
                 blocked_time_max: Some(limits.connection.blocked_time_max),
+                unsent_bytes_max: Some(UNSENT_BYTES_MAX),
                 // Who is there but takes nothing has the other time too.
                 unconfirmed_time_max: Some(
                     limits

@@ -44,6 +44,7 @@ pub async fn accept_workers(listener: TcpListener, door: WorkerDoor) {
                 handshake_time_max: limits.handshake_time_max,
                 // Answers are short here, and a channel's writer waits for its reader.
                 blocked_time_max: None,
+                unsent_bytes_max: None,
                 unconfirmed_time_max: None,
             };
             socket::serve_http(stream, patience, |request, _| {

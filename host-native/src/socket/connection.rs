@@ -14,7 +14,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hyper_tungstenite::HyperWebsocket;
-use socket2::SockRef;
 use tokio::io::AsyncReadExt;
 use tokio::net::tcp::OwnedReadHalf;
 use tokio::time::{Instant, Sleep};
@@ -44,8 +43,6 @@ pub struct Limits {
     pub ping_interval: Duration,
     /// A peer that shows no life for so long is dropped.
     pub idle_time_max: Duration,
-    /// Bytes that the system takes before they leave for the peer; `None` leaves it to the system, which takes megabytes.
-    pub unsent_bytes_max: Option<u32>,
     /// A peer that takes nothing of what waits for so long is closed.
     pub blocked_time_max: Duration,
 }
@@ -104,10 +101,6 @@ impl Connection {
     /// Errors: the peer went away before.
     pub async fn open(upgrading: HyperWebsocket, limits: Limits) -> io::Result<Self> {
         let Upgraded { socket, early } = upgraded(upgrading).await?;
-        if let Some(bytes) = limits.unsent_bytes_max {
-            // A system that cannot be told so takes more; what waits here is bounded in any case.
-            let _ = SockRef::from(&socket).set_tcp_notsent_lowat(bytes);
-        }
         let (read, write) = socket.into_split();
         let now = Instant::now();
         Ok(Self {

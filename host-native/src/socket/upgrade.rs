@@ -75,6 +75,9 @@ pub struct Patience {
     pub handshake_time_max: Duration,
     /// A peer that takes nothing of an answer for so long is dropped; `None` where all answers are short.
     pub blocked_time_max: Option<Duration>,
+    /// Bytes that the system takes before they leave for the peer, also after an upgrade; `None` leaves it to the system, which
+    /// takes megabytes. So a peer that does not keep up is found out early, and one that reads slowly shows that it reads.
+    pub unsent_bytes_max: Option<u32>,
     /// A peer from which nothing of what was sent is confirmed for so long is dropped: it has vanished. `None`: whenever the
     /// system gives up, which takes a quarter of an hour.
     pub unconfirmed_time_max: Option<Duration>,
@@ -98,9 +101,7 @@ where
 {
     // Small messages must not wait for more; a socket that cannot be told so still works.
     let _ = stream.set_nodelay(true);
-    if patience.unconfirmed_time_max.is_some() {
-        give_up_after(&stream, patience.unconfirmed_time_max);
-    }
+    bound_in_system(&stream, patience);
     // Nothing is ever sent: it ends with the connection, which is the message.
     let (line, _is_open) = mpsc::channel(1);
     let line = Line(line);
@@ -128,16 +129,22 @@ where
     }
 }
 
-/// Has the system end a connection whose peer confirms nothing. Event streams need it: their clients are not asked for signs of
-/// life, and the system takes much of what is sent to one that has vanished.
+/// Has the system end a connection whose peer confirms nothing, and take little that does not leave. Event streams need the first:
+/// their clients are not asked for signs of life, and the system takes much of what is sent to one that has vanished.
 #[cfg(target_os = "linux")]
-fn give_up_after(stream: &TcpStream, time_max: Option<Duration>) {
-    // A system that does not know this gives up later.
-    let _ = socket2::SockRef::from(stream).set_tcp_user_timeout(time_max);
+fn bound_in_system(stream: &TcpStream, patience: Patience) {
+    let socket = socket2::SockRef::from(stream);
+    // A system that does not know these gives up later, and takes more.
+    if let Some(time_max) = patience.unconfirmed_time_max {
+        let _ = socket.set_tcp_user_timeout(Some(time_max));
+    }
+    if let Some(bytes) = patience.unsent_bytes_max {
+        let _ = socket.set_tcp_notsent_lowat(bytes);
+    }
 }
 
 #[cfg(not(target_os = "linux"))]
-fn give_up_after(_: &TcpStream, _: Option<Duration>) {}
+fn bound_in_system(_: &TcpStream, _: Patience) {}
 
 /// Answers a request with a refusal.
 pub fn refuse(refused: &Refused) -> Response<Full<Bytes>> {
