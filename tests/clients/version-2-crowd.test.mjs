@@ -264,6 +264,9 @@ test('an answer that arrives token by token costs a delta subscriber what is new
       while (sent < APPENDS) {
         sent += 1;
         await peer.result('stream::update', { ...at, item_id: 'answer', ops: [{ type: 'append', path: 'text', value: `tok${sent % 10}` }], returning: 'none' });
+        // No faster than it is read, or values would pass it by: each is as long as the whole answer so far.
+        const read = sent - 30;
+        await connection.until(() => one.cursor >= read, 'what came before');
       }
     });
     await connection.until(() => one.cursor === APPENDS + 1, 'the end');

@@ -29,7 +29,7 @@ use crate::subscriber::{
 const BODY_BYTES_MAX: usize = 1_024 * 1_024;
 
 /// What the system may take for one client before it leaves, in bytes.
-const UNSENT_BYTES_MAX: u32 = 128 * 1_024;
+const UNSENT_BYTES_MAX: u32 = 1_024 * 1_024;
 
 /// What connections to the subscriber port need.
 #[derive(Clone)]
