@@ -49,7 +49,8 @@ impl StreamMedium {
             subscribers: target.subscribers()?,
             workers: target.workers()?,
             token: target.token(),
-            group: format!("g{}", uuid::Uuid::new_v4().simple()),
+            // Short, as groups of applications are: it is in every frame.
+            group: format!("g{:08x}", uuid::Uuid::new_v4().as_fields().0),
             frame_bytes,
             spread,
             query: "",
