@@ -24,6 +24,9 @@ const CHUNK_MEMBERS_MAX: usize = 64;
 /// throughput, because the other threads wake up for each turn.
 const WALK_CHUNKS: usize = 4;
 
+/// Bytes that a walk hands to sockets before others get their turn, even within fewer chunks.
+const WALK_BYTES: u64 = 1_024 * 1_024;
+
 /// See the module.
 pub(super) struct Topic {
     pub(super) key: GroupKey,
@@ -137,9 +140,13 @@ impl Topic {
         let epoch = self.epoch();
         let batch = Batch::new(self.key.as_ref(), &epoch, changes);
         let tally = Tally::default();
-        let mut index = 0;
+        let (mut index, mut bytes_before_turn) = (0, 0);
         while let Some(chunk) = self.chunk(index) {
-            if 0 < index && index.is_multiple_of(WALK_CHUNKS) {
+            let bytes = tally.bytes.get();
+            if 0 < index
+                && (index.is_multiple_of(WALK_CHUNKS) || WALK_BYTES < bytes - bytes_before_turn)
+            {
+                bytes_before_turn = bytes;
                 tokio::task::yield_now().await;
             }
             for member in chunk.members.lock().iter_mut() {
