@@ -1,6 +1,7 @@
 //! Where groups are kept: one trait at the level of commands, so that each store can be atomic in its own way.
 //! Knows no sockets and no functions.
 
+pub mod file;
 mod memory;
 
 use std::sync::Arc;
