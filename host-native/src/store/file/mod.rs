@@ -1,5 +1,11 @@
 //! The store that keeps groups in a directory: acknowledged is durable. See `docs/decisions/0017-durable-store.md`.
 
 mod disk;
+mod format_mark;
+mod names;
+mod space;
+#[cfg(test)]
+mod test_random;
 
 pub use disk::{Disk, DiskFile, RealDisk, read_exact_at, write_all_at};
+pub use names::{is_stream_file_name, stream_file_name};
