@@ -3,6 +3,7 @@
 mod disk;
 mod extent;
 mod format_mark;
+mod manifest;
 mod names;
 mod space;
 mod stream_file;
@@ -11,5 +12,8 @@ mod test_random;
 
 pub use disk::{Disk, DiskFile, RealDisk, read_exact_at, write_all_at};
 pub use extent::{EXTENT_PARTS_MAX, Extent};
+pub use manifest::{
+    Contents, Cut, Durability, Edit, GroupKept, LastOpened, LogStart, Manifest, ManifestError,
+};
 pub use names::{is_stream_file_name, stream_file_name};
 pub use stream_file::{ExtentContent, StreamFile, StreamFileError, StreamReader};

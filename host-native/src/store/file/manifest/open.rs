@@ -1,0 +1,238 @@
+//! Reads a manifest, and tells a unit that was not finished from damage.
+
+use std::io;
+use std::sync::Arc;
+
+use hashbrown::HashSet;
+
+use super::super::disk::{Disk, DiskFile, read_exact_at};
+use super::edit::Decoder;
+use super::layout::{
+    ALIGNMENT_BYTES, BEGIN, BadHeader, End, HEADER_BYTES, Header, UNIT_HEAD_BYTES, UnitHead, VERSION,
+};
+use super::{Contents, Cut, Manifest, ManifestError, NEW_SUFFIX, PREFIX, name};
+
+/// How much is read at once.
+const WINDOW_BYTES: u64 = 1 << 20;
+
+impl Manifest {
+    /// Opens the manifest of a directory, with what it says and what was taken off its end. `None` where there is none.
+    /// Removes what is left of manifests that were not finished, and those that were replaced.
+    ///
+    /// Errors: it is damaged, was renamed, or is of a newer version; what the system says.
+    pub fn open(
+        disk: &Arc<dyn Disk>,
+    ) -> Result<Option<(Self, Contents, Option<Cut>)>, ManifestError> {
+        let names = disk
+            .list()
+            .map_err(|error| ManifestError::io(&disk.path_of(""), "list", error))?;
+        let Some(number) = names.iter().filter_map(|name| number_of(name)).max() else {
+            remove_others(&**disk, 0);
+            return Ok(None);
+        };
+        let name = name(number);
+        let path = disk.path_of(&name);
+        let failed = |doing, error| ManifestError::io(&path, doing, error);
+        let file = disk.open(&name).map_err(|e| failed("open", e))?;
+        let size = file.size().map_err(|e| failed("measure", e))?;
+        let header = read_header(&*file, &path, size, number)?;
+        let mut reader = UnitReader {
+            file: &*file,
+            path: &path,
+            size,
+            header,
+            window: Vec::new(),
+            window_at: 0,
+        };
+        let (contents, end) = reader.read()?;
+        let mut cut = None;
+        if end.offset < size {
+            file.set_len(end.offset).map_err(|e| failed("cut", e))?;
+            file.sync().map_err(|e| failed("sync", e))?;
+            cut = Some(Cut {
+                path: path.clone(),
+                offset: end.offset,
+                bytes: size - end.offset,
+            });
+        }
+        remove_others(&**disk, number);
+        let mut manifest = Self::at_base(disk, file, path, header);
+        manifest.end = end;
+        Ok(Some((manifest, contents, cut)))
+    }
+}
+
+/// Removes manifests that do not count. Those that stay do no harm, and the next rewrite or start tries again.
+pub(super) fn remove_others(disk: &dyn Disk, number: u64) {
+    for name in disk.list().unwrap_or_default() {
+        let is_unfinished = name
+            .strip_suffix(NEW_SUFFIX)
+            .is_some_and(|name| number_of(name).is_some());
+        if is_unfinished || number_of(&name).is_some_and(|other| other < number) {
+            let _ = disk.remove(&name);
+        }
+    }
+}
+
+fn number_of(file: &str) -> Option<u64> {
+    let number = file.strip_prefix(PREFIX)?.parse().ok()?;
+    (name(number) == file).then_some(number)
+}
+
+fn read_header(
+    file: &dyn DiskFile,
+    path: &str,
+    size: u64,
+    number: u64,
+) -> Result<Header, ManifestError> {
+    let damaged = || ManifestError::DamagedHeader {
+        path: path.to_owned(),
+    };
+    let mut bytes = [0; HEADER_BYTES as usize];
+    if size < HEADER_BYTES {
+        return Err(damaged());
+    }
+    read_exact_at(file, &mut bytes, 0).map_err(|e| ManifestError::io(path, "read", e))?;
+    match Header::decode(&bytes) {
+        Ok(header) if header.number == number => Ok(header),
+        Ok(header) => Err(ManifestError::OtherNumber {
+            path: path.to_owned(),
+            found: header.number,
+        }),
+        Err(BadHeader::Damaged) => Err(damaged()),
+        Err(BadHeader::Version(found)) => Err(ManifestError::OtherVersion {
+            path: path.to_owned(),
+            found,
+            known: VERSION,
+        }),
+    }
+}
+
+struct UnitReader<'a> {
+    file: &'a dyn DiskFile,
+    path: &'a str,
+    size: u64,
+    header: Header,
+    /// What is in memory of the file, and where it begins.
+    window: Vec<u8>,
+    window_at: u64,
+}
+
+impl UnitReader<'_> {
+    fn read(&mut self) -> Result<(Contents, End), ManifestError> {
+        let mut contents = Contents {
+            store_id: self.header.store_id,
+            ..Contents::default()
+        };
+        let base = self.header.base;
+        let mut epochs = HashSet::new();
+        let mut end = BEGIN;
+        loop {
+            if (end.units == base.units || end.offset == base.offset) && end != base {
+                return Err(self.damaged(end, "it is not the end that its header tells of"));
+            }
+            let Some(head) = self.next_head(end)? else {
+                self.check_that_nothing_follows(end)?;
+                return Ok((contents, end));
+            };
+            let body_at = end.offset + UNIT_HEAD_BYTES;
+            let (head, check) = head;
+            let body = self.bytes(body_at, u64::from(head.body_bytes))?;
+            let mut decoder = Decoder::new(body, &mut epochs);
+            let what = loop {
+                match decoder.next() {
+                    Ok(Some(edit)) => contents.apply(edit),
+                    Ok(None) => break None,
+                    Err(what) => break Some(what),
+                }
+            };
+            if let Some(what) = what {
+                return Err(self.damaged(end, what));
+            }
+            end = End {
+                offset: end.offset + head.unit_bytes(),
+                units: end.units + 1,
+                check,
+            };
+        }
+    }
+
+    /// The head of the unit that follows `end`, and its checksum, if the unit is whole.
+    fn next_head(&mut self, end: End) -> Result<Option<(UnitHead, u32)>, ManifestError> {
+        let seed = self.header.seed();
+        if self.size.saturating_sub(end.offset) < UNIT_HEAD_BYTES {
+            return Ok(None);
+        }
+        let head = UnitHead::decode(self.bytes(end.offset, UNIT_HEAD_BYTES)?, seed);
+        let Some((head, check)) = head else {
+            return Ok(None);
+        };
+        let follows = head.index == end.units && head.before == end.check;
+        if !follows || head.unit_bytes() > self.size - end.offset {
+            return Ok(None);
+        }
+        let body = self.bytes(end.offset + UNIT_HEAD_BYTES, u64::from(head.body_bytes))?;
+        Ok((crc32fast::hash(body) == head.body_check).then_some((head, check)))
+    }
+
+    /// A unit is appended only after the one before was safe. So if a later one has left its head, the one that cannot be
+    /// read was safe once.
+    fn check_that_nothing_follows(&mut self, end: End) -> Result<(), ManifestError> {
+        if end.offset < self.header.base.offset {
+            return Err(self.damaged(end, "what was there when it was written is not whole"));
+        }
+        let seed = self.header.seed();
+        let mut at = end.offset;
+        while at + UNIT_HEAD_BYTES <= self.size {
+            let bytes = (self.size - at).min(WINDOW_BYTES);
+            let window = self.bytes(at, bytes)?;
+            let mut follows = false;
+            for here in (0..window.len()).step_by(ALIGNMENT_BYTES as usize) {
+                if let Some((head, _)) = UnitHead::decode(&window[here..], seed) {
+                    let is_the_unfinished = at + here as u64 == end.offset
+                        && head.index == end.units
+                        && head.before == end.check;
+                    follows |= !is_the_unfinished;
+                }
+            }
+            if follows {
+                return Err(self.damaged(end, "a later unit is whole, this one is not"));
+            }
+            if at + bytes == self.size {
+                break;
+            }
+            at += bytes - UNIT_HEAD_BYTES;
+        }
+        Ok(())
+    }
+
+    /// Bytes that are in the file.
+    fn bytes(&mut self, at: u64, bytes: u64) -> Result<&[u8], ManifestError> {
+        let window_end = self.window_at + self.window.len() as u64;
+        if at < self.window_at || at + bytes > window_end {
+            let ahead = bytes.max(WINDOW_BYTES).min(self.size.saturating_sub(at));
+            self.window.resize(ahead as usize, 0);
+            self.window_at = at;
+            if let Err(error) = read_exact_at(self.file, &mut self.window, at) {
+                return Err(self.failed(error));
+            }
+        }
+        let begin = (at - self.window_at) as usize;
+        match self.window.get(begin..begin + bytes as usize) {
+            Some(bytes) => Ok(bytes),
+            None => Err(self.failed(io::ErrorKind::UnexpectedEof.into())),
+        }
+    }
+
+    fn failed(&self, error: io::Error) -> ManifestError {
+        ManifestError::io(self.path, "read", error)
+    }
+
+    fn damaged(&self, end: End, what: &'static str) -> ManifestError {
+        ManifestError::Damaged {
+            path: self.path.to_owned(),
+            offset: end.offset,
+            what,
+        }
+    }
+}
