@@ -4,6 +4,8 @@
 //! simulated disk behind the same door.
 
 mod real;
+#[cfg(test)]
+pub(crate) mod simulated;
 
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
