@@ -3,6 +3,7 @@
 mod disk;
 mod extent;
 mod format_mark;
+pub mod log;
 mod manifest;
 mod names;
 mod space;
