@@ -1,23 +1,31 @@
 //! One group: its items, its sequence, its timestamps, the mutations it has taken, its last changes. Knows no other
 //! group, no storage and no subscribers.
 
+mod restore;
+
+pub use restore::Restored;
+
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use crate::command::{Action, Command, Returning};
+use crate::command::{Action, Command, Mutation, Returning};
 use crate::decide::{
-    Decision, Draft, Kind, Outcome, Refusal, Reply, Subject, TextItem, Updated, decide_on,
+    Decision, Draft, Kind, Outcome, Refusal, Reply, Subject, TextItem, Ttl, Updated, decide_on,
 };
 use crate::history::History;
 use crate::items::{Items, Needs};
 use crate::mutation::ClientRecords;
 use crate::op::Ops;
 use crate::stamp::{Change, Floor, stamp};
+use crate::step::Step;
 use crate::text::Json;
 
 /// How long updates tell values after the last one that had to: a follower that dropped off and comes back in time
 /// finds them in the history, in milliseconds.
 const VALUES_LINGER_MS: u64 = 60_000;
+
+/// What an empty group takes, in bytes.
+const GROUP_BYTES: usize = size_of::<Group>();
 
 /// An item as it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,9 +77,12 @@ pub struct Committed {
     pub reply: Reply,
     /// What happened, for everybody who follows the group.
     pub change: Option<Arc<Change>>,
+    /// What must be kept of it; `None` is nothing.
+    pub step: Option<Step>,
 }
 
-/// The state of one group. Every change goes through [`Group::commit`], [`Group::expire`] or [`Group::announce`].
+/// The state of one group. Every change goes through [`Group::commit`], [`Group::expire`] or [`Group::announce`], and can be
+/// done again from its [`Step`] by [`Group::restore`].
 #[derive(Clone, Debug)]
 pub struct Group {
     epoch: Arc<str>,
@@ -148,6 +159,21 @@ impl Group {
         self.is_empty() && self.clients.is_empty()
     }
 
+    /// Whether any mutation client is remembered.
+    pub fn has_clients(&self) -> bool {
+        !self.clients.is_empty()
+    }
+
+    /// About what the group takes in memory, in bytes.
+    pub fn memory_bytes(&self) -> usize {
+        GROUP_BYTES + self.items.memory_bytes() + self.clients.memory_bytes() + self.history.bytes()
+    }
+
+    /// Makes every later event later than `ms`, as if a `sync` had been sent then.
+    pub fn raise_sync(&mut self, ms: u64) {
+        self.floor.sync_ms = self.floor.sync_ms.max(ms);
+    }
+
     /// One item. Writes its text if that was not needed so far, as the next two do.
     pub fn get(&mut self, id: &str) -> Option<Item> {
         self.items.get(id)
@@ -186,6 +212,11 @@ impl Group {
         let changes = self.history.since(seq, self.seq, item)?;
         let is_complete = !needs_values || changes.iter().all(|change| change.value.is_some());
         is_complete.then_some(changes)
+    }
+
+    /// The sequence of the oldest change that the history has.
+    pub fn history_first_seq(&self) -> Option<u64> {
+        self.history.first_seq()
     }
 
     /// What the history takes, in bytes.
@@ -237,10 +268,15 @@ impl Group {
             draft,
             client,
         } = decide_on(&mut subject, command, record);
-        if let Some((client, record)) = client {
+        let client = client.map(|(client, record)| {
+            let taken = Mutation {
+                client: client.clone(),
+                seq: record.last,
+            };
             self.clients
                 .store(client, record, self.limits.client_records_max);
-        }
+            taken
+        });
         let draft = draft.and_then(|draft| match self.check_room(&draft) {
             Ok(()) => Some(draft),
             Err(refusal) => {
@@ -248,22 +284,44 @@ impl Group {
                 None
             }
         });
+        let ttl = draft.as_ref().map_or(Ttl::Keep, |draft| draft.ttl);
         let change = draft.map(|draft| self.install(draft, now_ms));
         reply.seq = change.as_ref().map(|change| change.seq);
-        Committed { reply, change }
+        let step = (change.is_some() || client.is_some()).then(|| Step {
+            change: change.clone(),
+            ttl,
+            now_ms,
+            client,
+            is_announced: false,
+            taken: self.clients.taken(),
+        });
+        Committed {
+            reply,
+            change,
+            step,
+        }
     }
 
     /// Stamps a change of an item that is kept elsewhere. Nothing is known of the item's last timestamp, so this one is
-    /// later than every event of the group. Nobody can come back to such changes: they are not kept.
-    pub fn announce(&mut self, draft: Draft, now_ms: u64) -> Arc<Change> {
+    /// later than every event of the group. Nobody can come back to such changes: the history does not have them.
+    pub fn announce(&mut self, draft: Draft, now_ms: u64) -> (Arc<Change>, Step) {
         self.seq += 1;
         let item_ms = draft.item.is_some().then_some(self.floor.event_ms);
         let change = stamp(draft, &mut self.floor, item_ms, self.seq, now_ms);
         if let Some(id) = &change.item {
-            self.items.hear(id, &change);
+            self.items.hear(id, change.moment());
         }
         self.history.trim(0);
-        Arc::new(change)
+        let change = Arc::new(change);
+        let step = Step {
+            change: Some(change.clone()),
+            ttl: Ttl::Keep,
+            now_ms,
+            client: None,
+            is_announced: true,
+            taken: self.clients.taken(),
+        };
+        (change, step)
     }
 
     /// When the next item goes, in Unix milliseconds.
@@ -272,9 +330,9 @@ impl Group {
     }
 
     /// Deletes at most `deletes_max` items whose time has come.
-    pub fn expire(&mut self, now_ms: u64, deletes_max: usize) -> Vec<Arc<Change>> {
-        let mut changes = Vec::new();
-        while changes.len() < deletes_max
+    pub fn expire(&mut self, now_ms: u64, deletes_max: usize) -> Vec<Committed> {
+        let mut deletes = Vec::new();
+        while deletes.len() < deletes_max
             && let Some(id) = self.items.expired(now_ms)
         {
             let command = Command {
@@ -284,9 +342,9 @@ impl Group {
                 mutation: None,
                 returning: None,
             };
-            changes.extend(self.commit(command, now_ms, Demand::Ops).change);
+            deletes.push(self.commit(command, now_ms, Demand::Ops));
         }
-        changes
+        deletes
     }
 
     /// Whether the group may grow by what a draft adds. An update in place has been asked already.
@@ -311,15 +369,18 @@ impl Group {
         if let Some(id) = &change.item {
             match (&change.kind, &change.value) {
                 (Kind::Create, Some(value)) => {
-                    self.items.create(id, value.clone(), &change, ttl, now_ms);
+                    self.items
+                        .create(id, value.clone(), change.moment(), ttl, now_ms);
                 }
                 (Kind::Update, value) => {
                     let is_in_place = is_in_place(&change.kind, change.ops.as_ref());
                     let value = value.clone().filter(|_| !is_in_place);
-                    self.items.write(id, value, &change, ttl, now_ms);
+                    self.items.write(id, value, change.moment(), ttl, now_ms);
                 }
                 (Kind::Delete, _) => self.items.delete(id),
-                (Kind::Event { .. } | Kind::Create, _) => self.items.hear(id, &change),
+                (Kind::Event { .. } | Kind::Create, _) => {
+                    self.items.hear(id, change.moment());
+                }
             }
         }
         let change = Arc::new(change);

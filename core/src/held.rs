@@ -10,6 +10,7 @@ use crate::apply::{Applied, apply};
 use crate::error::OpError;
 use crate::op::Ops;
 use crate::text::Json;
+use crate::tree::read_value;
 
 /// How much longer the written form of JSON text can be than the text: a number like `1e15` becomes
 /// `1000000000000000.0`. With the byte that parts it from the next, that is 19 bytes for 5; strings never grow,
@@ -57,6 +58,11 @@ impl Held {
         before + WRITTEN_FACTOR * ops.text().as_str().len() + OPS_EXTRA_BYTES
     }
 
+    /// The text, if it was written.
+    pub(crate) fn written(&self) -> Option<&Json> {
+        self.text.as_ref()
+    }
+
     pub(crate) fn has_tree(&self) -> bool {
         self.tree.is_some()
     }
@@ -77,6 +83,18 @@ impl Held {
     pub(crate) fn cool(&mut self) {
         self.text();
         self.tree = None;
+    }
+
+    /// Whether the text, if there is only that, can be read. Keeps what was read.
+    pub(crate) fn is_readable(&mut self) -> bool {
+        if let (None, Some(text)) = (&self.tree, &self.text) {
+            let Ok(tree) = read_value(text.as_str()) else {
+                return false;
+            };
+            self.tree_bytes_max = written_bytes_max(text);
+            self.tree = Some(Box::new(tree));
+        }
+        true
     }
 
     /// Applies operations in place. With `undoes`, an operation that fails leaves the text as it was; that holds for one

@@ -38,6 +38,28 @@ impl History {
         self.changes.push_back(change.clone());
     }
 
+    pub(crate) fn first_seq(&self) -> Option<u64> {
+        self.changes.front().map(|change| change.seq)
+    }
+
+    /// All changes, the oldest first.
+    pub(crate) fn changes(&self) -> Vec<Arc<Change>> {
+        self.changes.iter().cloned().collect()
+    }
+
+    /// Puts `older` before the changes that are there, as many as the bounds allow: the oldest fall away first.
+    pub(crate) fn extend_back(&mut self, older: Vec<Arc<Change>>, limits: &GroupLimits) {
+        for change in older.into_iter().rev() {
+            let bytes = self.bytes + bytes_of(&change);
+            if limits.history_bytes_max < bytes || limits.history_changes_max <= self.changes.len()
+            {
+                break;
+            }
+            self.bytes = bytes;
+            self.changes.push_front(change);
+        }
+    }
+
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }

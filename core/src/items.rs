@@ -5,6 +5,10 @@
 //! items of a group are parsed at a time, small ones in greater number; the one that was not updated for longest, nearly,
 //! makes room.
 
+mod restore;
+
+pub(crate) use restore::KeptItem;
+
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -15,7 +19,7 @@ use crate::decide::{Refusal, Ttl, Updated};
 use crate::group::{GroupLimits, Item, Page};
 use crate::held::Held;
 use crate::op::Ops;
-use crate::stamp::Change;
+use crate::stamp::Moment;
 use crate::text::Json;
 
 /// The text of a value up to this size is written with every update, asked for or not: that costs no more than to keep
@@ -24,6 +28,10 @@ const SMALL_VALUE_BYTES: usize = 4 << 10;
 
 /// How many small values count as one when values are kept parsed.
 const SMALL_VALUES_PER_HOT_ITEM: usize = 16;
+
+/// What an item takes beside its id and its value, in bytes: its places in tables that are filled to two thirds, and what it
+/// costs to allocate these texts.
+const ITEM_BYTES: usize = 300;
 
 /// See the module.
 #[derive(Clone, Debug, Default)]
@@ -71,6 +79,11 @@ pub(crate) struct Needs {
 impl Items {
     pub(crate) fn len(&self) -> usize {
         self.records.len()
+    }
+
+    /// About what the items take in memory, in bytes.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.len() * ITEM_BYTES + self.bytes_max
     }
 
     pub(crate) fn seq(&self, id: &str) -> Option<u64> {
@@ -245,49 +258,49 @@ impl Items {
         &mut self,
         id: &Arc<str>,
         value: Json,
-        change: &Change,
+        moment: Moment,
         ttl: Ttl,
         now_ms: u64,
     ) {
         let record = Record {
             value: Held::from_text(value),
-            seq: change.seq,
-            created_seq: change.seq,
-            timestamp: change.timestamp,
-            heard_ms: change.timestamp,
-            heard_seq: change.seq,
+            seq: moment.seq,
+            created_seq: moment.seq,
+            timestamp: moment.timestamp,
+            heard_ms: moment.timestamp,
+            heard_seq: moment.seq,
             ttl_ms: None,
             expires_ms: None,
             hot_weight: 0,
             is_touched: false,
         };
         self.bytes_max += id.len() + record.value.bytes_max();
-        self.order.insert(change.seq, id.clone());
+        self.order.insert(moment.seq, id.clone());
         let record = self.records.entry(id.clone()).insert(record).into_mut();
         record.schedule(&mut self.expiries, ttl, now_ms);
     }
 
-    /// Stamps an item that has a new value; with `value` it gets that only now.
+    /// Stamps an item that has a new value; with `value` it gets that only now. Gives its id and its sequence before; `None`
+    /// if it is not there.
     pub(crate) fn write(
         &mut self,
         id: &str,
         value: Option<Json>,
-        change: &Change,
+        moment: Moment,
         ttl: Ttl,
         now_ms: u64,
-    ) {
-        let Some(record) = self.records.get_mut(id) else {
-            return;
-        };
+    ) -> Option<(&Arc<str>, u64)> {
+        let (id, record) = self.records.get_key_value_mut(id)?;
         if let Some(value) = value {
             self.bytes_max -= record.value.bytes_max();
             record.value = Held::from_text(value);
             self.bytes_max += record.value.bytes_max();
         }
-        record.seq = change.seq;
-        record.timestamp = change.timestamp;
-        record.hear(change);
+        let base = core::mem::replace(&mut record.seq, moment.seq);
+        record.timestamp = moment.timestamp;
+        record.hear(moment);
         record.schedule(&mut self.expiries, ttl, now_ms);
+        Some((id, base))
     }
 
     pub(crate) fn delete(&mut self, id: &str) {
@@ -302,11 +315,12 @@ impl Items {
         }
     }
 
-    /// Takes note of a change that an item's subscribers see and that leaves its value.
-    pub(crate) fn hear(&mut self, id: &str, change: &Change) {
-        if let Some(record) = self.records.get_mut(id) {
-            record.hear(change);
-        }
+    /// Takes note of a change that an item's subscribers see and that leaves its value. Gives the item's id and sequence;
+    /// `None` if it is not there.
+    pub(crate) fn hear(&mut self, id: &str, moment: Moment) -> Option<(&Arc<str>, u64)> {
+        let (id, record) = self.records.get_key_value_mut(id)?;
+        record.hear(moment);
+        Some((id, record.seq))
     }
 
     fn replace(&mut self, id: &str, value: Held) {
@@ -370,9 +384,9 @@ impl Record {
         }
     }
 
-    fn hear(&mut self, change: &Change) {
-        self.heard_ms = change.timestamp;
-        self.heard_seq = change.seq;
+    fn hear(&mut self, moment: Moment) {
+        self.heard_ms = moment.timestamp;
+        self.heard_seq = moment.seq;
     }
 
     /// Starts the time to live anew.

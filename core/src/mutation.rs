@@ -37,6 +37,9 @@ pub fn client_tag(client: &str) -> Arc<str> {
     tag.into()
 }
 
+/// What a client takes, in bytes: its place in two tables that are filled to two thirds, its tag, and its name with 36 bytes.
+const RECORD_BYTES: usize = 260;
+
 /// The client records of one group. When there are more than allowed, the one that was not used for longest goes;
 /// its client is then told `mutation_unknown`.
 #[derive(Clone, Debug, Default)]
@@ -54,6 +57,47 @@ impl ClientRecords {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.records.is_empty()
+    }
+
+    /// About what the records take in memory, in bytes.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.records.len() * RECORD_BYTES
+    }
+
+    /// How many mutations were taken.
+    pub(crate) fn taken(&self) -> u64 {
+        self.uses
+    }
+
+    /// Takes `taken` as the number of mutations that were taken before those that follow.
+    pub(crate) fn start_at(&mut self, taken: u64) {
+        self.uses = taken;
+    }
+
+    /// The clients with the last mutation taken from each, the one that was not used for longest first.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&Arc<str>, u64)> {
+        let clients = self.by_use.values();
+        clients.filter_map(|client| Some((client, self.find(client)?.last)))
+    }
+
+    /// Takes a mutation again that had been taken; gives its echo.
+    pub(crate) fn take_again(&mut self, client: &str, seq: u64, records_max: usize) -> Echo {
+        let known = self.records.get_key_value(client);
+        let (client, record) = match known {
+            Some((client, (record, _))) => (client.clone(), record.clone()),
+            None => (
+                client.into(),
+                ClientRecord {
+                    last: seq,
+                    tag: client_tag(client),
+                },
+            ),
+        };
+        let tag = record.tag.clone();
+        // A record only moves forward.
+        let last = record.last.max(seq);
+        self.store(client, ClientRecord { last, ..record }, records_max);
+        Echo { tag, seq }
     }
 
     pub(crate) fn store(&mut self, client: Arc<str>, record: ClientRecord, records_max: usize) {

@@ -90,6 +90,17 @@ impl Ops {
         Ok(Self { list, text })
     }
 
+    /// Reads a list of operations that was checked before it was kept. Does not rely on that; `None` if it cannot be read.
+    pub(crate) fn from_kept(text: &str) -> Option<Self> {
+        match text.starts_with('[').then(|| read_list(text)).flatten() {
+            Some(list) => Some(Self {
+                list,
+                text: Json::from_kept(text),
+            }),
+            None => Self::from_text(text).ok(),
+        }
+    }
+
     /// The list as it was given, without white space between tokens.
     pub fn text(&self) -> &Json {
         &self.text
@@ -139,8 +150,11 @@ fn read_list(text: &str) -> Option<List> {
         }
         list.push(read_op(&fields).ok()?);
         has_more = reader.token(b',');
+        if !has_more && !reader.token(b']') {
+            return None;
+        }
     }
-    Some(list)
+    reader.is_at_end().then_some(list)
 }
 
 /// Reads the operations one by one, and says what is wrong with the first that is wrong.

@@ -34,6 +34,22 @@ pub struct Change {
     pub mutation: Option<Echo>,
 }
 
+/// When something happened to an item.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Moment {
+    pub(crate) seq: u64,
+    pub(crate) timestamp: u64,
+}
+
+impl Change {
+    pub(crate) fn moment(&self) -> Moment {
+        Moment {
+            seq: self.seq,
+            timestamp: self.timestamp,
+        }
+    }
+}
+
 /// The timestamps that a group's next ones must not fall below, in Unix milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Floor {

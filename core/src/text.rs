@@ -89,6 +89,11 @@ impl Json {
         Self::from_raw(raw)
     }
 
+    /// Takes text that was checked before it was kept.
+    pub(crate) fn from_kept(text: &str) -> Self {
+        Self(text.into())
+    }
+
     /// Writes a value that came out of checked text, so that it needs no check.
     pub(crate) fn from_checked_value(value: &Value) -> Self {
         let mut out = String::with_capacity(VALUE_BYTES);
@@ -110,7 +115,7 @@ impl Json {
 
     /// Builds the value tree.
     pub fn to_value(&self) -> Value {
-        // Proof: checked text is well-formed, nests at most `VALUE_DEPTH_MAX` < 128 levels (the
+        // Proof: checked text, also if it was kept and a checksum vouches for it, is well-formed, nests at most `VALUE_DEPTH_MAX` < 128 levels (the
         // reader's own limit), and its strings and numbers were looked through.
         #[expect(clippy::unwrap_used)]
         read_value(&self.0).unwrap()

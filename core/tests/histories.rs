@@ -257,7 +257,8 @@ proptest! {
                 Step::Command(command) => check_command(&mut group, &mut model, &mut watch, &command, now_ms),
                 Step::Sync => watch.sync(group.sync_timestamp(now_ms)),
                 Step::Expire => {
-                    for change in group.expire(now_ms, usize::MAX) {
+                    let deletes = group.expire(now_ms, usize::MAX);
+                    for change in deletes.into_iter().filter_map(|deleted| deleted.change) {
                         watch.event(&change, now_ms);
                         prop_assert_eq!(&change.kind, &Kind::Delete);
                         model.change(&change);

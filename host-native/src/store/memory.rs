@@ -190,7 +190,8 @@ impl MemoryStore {
         };
         let mut state = entry.state.lock();
         state.deadline_ms = None;
-        for change in state.group.expire(now_ms, EXPIRE_BATCH_MAX) {
+        let deletes = state.group.expire(now_ms, EXPIRE_BATCH_MAX);
+        for change in deletes.into_iter().filter_map(|deleted| deleted.change) {
             let old = change.value.clone();
             self.sink.publish(&entry.key, change, old.as_ref());
         }
@@ -375,7 +376,7 @@ impl Store for MemoryStore {
     fn announce(&self, group: GroupRef<'_>, draft: Draft, now_ms: u64, done: Done<Arc<Change>>) {
         let change = self.with_group(group, |key, state| {
             let was_empty = state.group.is_empty();
-            let change = state.group.announce(draft, now_ms);
+            let (change, _) = state.group.announce(draft, now_ms);
             self.sink.publish(key, change.clone(), None);
             self.after_write(key, state, was_empty, now_ms);
             change
