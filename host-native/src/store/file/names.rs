@@ -89,10 +89,7 @@ mod tests {
         let names = [
             (".", "%2e.stream"),
             ("..", "%2e%2e.stream"),
-            (
-                "../../etc/passwd",
-                "%2e%2e%2f%2e%2e%2fetc%2fpasswd.stream",
-            ),
+            ("../../etc/passwd", "%2e%2e%2f%2e%2e%2fetc%2fpasswd.stream"),
             ("a\0b", "a%00b.stream"),
             ("Chat", "%43hat.stream"),
             ("chat::a b", "chat%3a%3aa%20b.stream"),
@@ -134,7 +131,10 @@ mod tests {
         assert_ne!(name, stream_file_name(&other));
         // 26 encoded bytes take 78; a 27th would end after 80.
         let dots = stream_file_name(&".".repeat(1024));
-        assert!(dots.starts_with(&format!("{}~", "%2e".repeat(26))), "{dots}");
+        assert!(
+            dots.starts_with(&format!("{}~", "%2e".repeat(26))),
+            "{dots}"
+        );
     }
 
     #[test]

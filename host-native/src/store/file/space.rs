@@ -254,8 +254,15 @@ mod tests {
                         let end = usize::try_from(offset + size).expect("small");
                         // The best fit: no free run that has room is smaller than the one it was taken from.
                         let runs = free_runs(&live);
-                        match runs.iter().filter(|run| run.bytes >= size).min_by_key(|run| run.bytes) {
-                            Some(best) => assert!(runs.iter().any(|run| run.offset == offset && run.bytes == best.bytes)),
+                        match runs
+                            .iter()
+                            .filter(|run| run.bytes >= size)
+                            .min_by_key(|run| run.bytes)
+                        {
+                            Some(best) => assert!(
+                                runs.iter()
+                                    .any(|run| run.offset == offset && run.bytes == best.bytes)
+                            ),
                             None => assert!(end > live.len()),
                         }
                         live.resize(live.len().max(end), false);
@@ -266,7 +273,8 @@ mod tests {
                         taken.push(range(offset, size));
                     }
                     5..9 if !taken.is_empty() => {
-                        let which = usize::try_from(random.below(taken.len() as u64)).expect("small");
+                        let which =
+                            usize::try_from(random.below(taken.len() as u64)).expect("small");
                         let it = taken.swap_remove(which);
                         assert!(space.give_back(it));
                         let begin = usize::try_from(it.offset).expect("small");

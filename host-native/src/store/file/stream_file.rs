@@ -117,7 +117,10 @@ impl StreamFile {
         write_all_at(&*file, &header(store_id, stream), 0).map_err(|e| failed("write", e))?;
         file.sync().map_err(|e| failed("sync", e))?;
         Ok(Self {
-            reader: StreamReader { file, path: path.clone() },
+            reader: StreamReader {
+                file,
+                path: path.clone(),
+            },
             // Nothing is live in it, so nothing can overlap.
             space: Space::new(HEADER_BYTES, HEADER_BYTES, Vec::new())
                 .map_err(|bad| StreamFileError::of_bad_range(&path, bad))?,

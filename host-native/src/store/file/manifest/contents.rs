@@ -109,10 +109,7 @@ impl Contents {
             boot_id: &opened.boot_id,
             durability: opened.durability,
         });
-        let numbers = [
-            Edit::Floor { ms: self.floor_ms },
-            Edit::Era { n: self.era },
-        ];
+        let numbers = [Edit::Floor { ms: self.floor_ms }, Edit::Era { n: self.era }];
         let groups = self.streams.iter().flat_map(|(stream, groups)| {
             groups.iter().map(move |(group, kept)| Edit::Group {
                 stream,

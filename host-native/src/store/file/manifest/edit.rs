@@ -275,7 +275,11 @@ impl<'a, 'e> Decoder<'a, 'e> {
         let group = self.text()?;
         if flags & SAME_EPOCH == 0 {
             let epoch = self.text()?;
-            self.epoch = Some(self.epochs.get_or_insert_with(epoch, |it| it.into()).clone());
+            self.epoch = Some(
+                self.epochs
+                    .get_or_insert_with(epoch, |it| it.into())
+                    .clone(),
+            );
         }
         let epoch = self.epoch.clone().ok_or("a group without an epoch")?;
         let seq = self.number()?;

@@ -16,7 +16,9 @@ pub enum ManifestError {
         source: io::Error,
     },
     /// Written by a later release.
-    #[error("{path} has format version {found}, and this program knows version {known}: use a later release")]
+    #[error(
+        "{path} has format version {found}, and this program knows version {known}: use a later release"
+    )]
     OtherVersion {
         /// The file.
         path: String,
@@ -26,7 +28,9 @@ pub enum ManifestError {
         known: u32,
     },
     /// Its checksum is wrong.
-    #[error("the header of {path} (bytes 0 to 63) is damaged; restore the store's directory from a backup")]
+    #[error(
+        "the header of {path} (bytes 0 to 63) is damaged; restore the store's directory from a backup"
+    )]
     DamagedHeader {
         /// The file.
         path: String,
@@ -40,7 +44,9 @@ pub enum ManifestError {
         found: u64,
     },
     /// What is there is not what was written, and it was safe.
-    #[error("{path} is damaged at offset {offset}: {what}; restore the store's directory from a backup")]
+    #[error(
+        "{path} is damaged at offset {offset}: {what}; restore the store's directory from a backup"
+    )]
     Damaged {
         /// The file.
         path: String,
@@ -56,7 +62,9 @@ pub enum ManifestError {
         path: String,
     },
     /// The edits do not fit one unit.
-    #[error("cannot append {bytes} bytes of edits to {path} at once: at most {bytes_max} are allowed")]
+    #[error(
+        "cannot append {bytes} bytes of edits to {path} at once: at most {bytes_max} are allowed"
+    )]
     UnitTooLarge {
         /// The file.
         path: String,

@@ -8,7 +8,8 @@ use hashbrown::HashSet;
 use super::super::disk::{Disk, DiskFile, read_exact_at};
 use super::edit::Decoder;
 use super::layout::{
-    ALIGNMENT_BYTES, BEGIN, BadHeader, End, HEADER_BYTES, Header, UNIT_HEAD_BYTES, UnitHead, VERSION,
+    ALIGNMENT_BYTES, BEGIN, BadHeader, End, HEADER_BYTES, Header, UNIT_HEAD_BYTES, UnitHead,
+    VERSION,
 };
 use super::{Contents, Cut, Manifest, ManifestError, NEW_SUFFIX, PREFIX, name};
 

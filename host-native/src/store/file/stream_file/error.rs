@@ -27,7 +27,9 @@ pub enum StreamFileError {
         path: String,
     },
     /// Written by a later release.
-    #[error("{path} has format version {found}, and this program knows version {known}: use a later release")]
+    #[error(
+        "{path} has format version {found}, and this program knows version {known}: use a later release"
+    )]
     OtherVersion {
         /// The file.
         path: String,
@@ -37,7 +39,9 @@ pub enum StreamFileError {
         known: u32,
     },
     /// Its checksum is wrong.
-    #[error("the header of {path} (bytes 0 to 4095) is damaged; restore the store's directory from a backup")]
+    #[error(
+        "the header of {path} (bytes 0 to 4095) is damaged; restore the store's directory from a backup"
+    )]
     DamagedHeader {
         /// The file.
         path: String,
@@ -52,7 +56,9 @@ pub enum StreamFileError {
         path: String,
     },
     /// The name in its header is another one.
-    #[error("{path} holds stream {found:?} instead of {expected:?}: it was renamed; give it its old name back")]
+    #[error(
+        "{path} holds stream {found:?} instead of {expected:?}: it was renamed; give it its old name back"
+    )]
     OtherStream {
         /// The file.
         path: String,
@@ -62,7 +68,9 @@ pub enum StreamFileError {
         expected: String,
     },
     /// A stream cannot be called so.
-    #[error("cannot create {path}: the stream's name has {bytes} bytes, and at most {bytes_max} are allowed")]
+    #[error(
+        "cannot create {path}: the stream's name has {bytes} bytes, and at most {bytes_max} are allowed"
+    )]
     NameTooLong {
         /// The file.
         path: String,
