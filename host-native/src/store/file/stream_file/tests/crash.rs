@@ -17,10 +17,10 @@ fn payload((seed, bytes): (u64, usize)) -> Vec<u8> {
     Random::new(seed).bytes(bytes)
 }
 
+type Started = (Manifest, StreamFile, BTreeMap<&'static str, Extent>, Groups);
+
 /// Starts the store, and checks that each group is there as a whole.
-fn start(
-    disk: &SimDisk,
-) -> Result<(Manifest, StreamFile, BTreeMap<&'static str, Extent>, Groups), ()> {
+fn start(disk: &SimDisk) -> Result<Started, ()> {
     let failed = |error: &dyn std::fmt::Display| assert!(disk.has_ended(), "{error}");
     let door: Arc<dyn Disk> = Arc::new(disk.clone());
     let opened = Manifest::open(&door).map_err(|error| failed(&error))?;
