@@ -61,9 +61,7 @@ pub enum LogError {
         version_max: u32,
     },
     /// Of another store.
-    #[error(
-        "{file} belongs to another store: files of two directories were mixed"
-    )]
+    #[error("{file} belongs to another store: files of two directories were mixed")]
     Foreign {
         /// Which file.
         file: String,
@@ -125,7 +123,10 @@ pub enum WriteError {
 }
 
 /// Puts the file's name to an error of the system.
-pub(super) fn io_at<'a>(disk: &'a dyn Disk, name: &'a str) -> impl FnOnce(io::Error) -> LogError + 'a {
+pub(super) fn io_at<'a>(
+    disk: &'a dyn Disk,
+    name: &'a str,
+) -> impl FnOnce(io::Error) -> LogError + 'a {
     move |error| LogError::Io {
         file: disk.path_of(name),
         error,

@@ -13,10 +13,7 @@ use super::scan::{Stop, Walk, check_size, find_batch, read_front, read_header};
 use super::segment::Segment;
 use super::space::Shared;
 use super::writer::{begin, blocks};
-use super::{Log, LogOptions, RecordAt};
-
-/// Takes each record at the opening, in order; an error with words for operators stops it.
-pub(super) type OnRecord<'a> = dyn FnMut(RecordAt, &[u8]) -> Result<(), String> + 'a;
+use super::{Log, LogOptions, OnRecord};
 
 /// What was found at the opening.
 #[derive(Clone, Debug, Default)]
@@ -95,13 +92,22 @@ pub(super) struct End {
 
 /// Why a log cannot be read to its end, and how far it can: nowhere told where repairing would be wrong.
 pub(super) struct ScanError {
-    pub(super) error: LogError,
+    pub(super) error: Box<LogError>,
     pub(super) good: Option<Good>,
+}
+
+impl ScanError {
+    fn new(error: LogError, good: Option<Good>) -> Self {
+        Self {
+            error: Box::new(error),
+            good,
+        }
+    }
 }
 
 impl From<LogError> for ScanError {
     fn from(error: LogError) -> Self {
-        Self { error, good: None }
+        Self::new(error, None)
     }
 }
 
@@ -125,7 +131,12 @@ pub(super) fn scan_log(
     on_record: &mut OnRecord<'_>,
 ) -> Result<Scanned, ScanError> {
     let names = list_names(disk)?;
-    let last = names.logs.last().copied().unwrap_or(start_segment).max(start_segment);
+    let last = names
+        .logs
+        .last()
+        .copied()
+        .unwrap_or(start_segment)
+        .max(start_segment);
     let mut scanned = Scanned {
         segments: BTreeMap::new(),
         end: End {
@@ -146,12 +157,9 @@ pub(super) fn scan_log(
     let mut stopped = None;
     for number in start_segment..=last {
         let told = |error: LogError| {
-            let good = matches!(
-                error,
-                LogError::Damaged { .. } | LogError::Missing { .. }
-            )
-            .then_some(good);
-            ScanError { error, good }
+            let good = matches!(error, LogError::Damaged { .. } | LogError::Missing { .. })
+                .then_some(good);
+            ScanError::new(error, good)
         };
         let name = log_name(number);
         if names.logs.binary_search(&number).is_err() {
@@ -176,14 +184,19 @@ pub(super) fn scan_log(
         let bytes = usize::try_from(header.capacity()).unwrap_or(usize::MAX);
         read_front(&*file, bytes, &mut buffer).map_err(io_at(disk, &name))?;
         let segment = Arc::new(Segment::new(&header, file));
-        let stop = scanned.take_segment(disk, seed(store_id), &header, &segment, &buffer, start_lsn, on_record)?;
+        let stop = scanned.take_segment(
+            disk,
+            seed(store_id),
+            &header,
+            &segment,
+            &buffer,
+            start_lsn,
+            on_record,
+        )?;
         if scanned.end.lsn >= start_lsn {
             good = Good::UpTo(scanned.end);
         }
-        let told = |error| ScanError {
-            error,
-            good: Some(good),
-        };
+        let told = |error| ScanError::new(error, Some(good));
         check_size(disk, &*segment.file, &header).map_err(told)?;
         if number == last {
             scanned
@@ -199,10 +212,7 @@ pub(super) fn scan_log(
             scanned.end.lsn
         );
         let error = damaged(disk, &log_name(last), scanned.end.offset, expected, 0);
-        return Err(ScanError {
-            error,
-            good: Some(good),
-        });
+        return Err(ScanError::new(error, Some(good)));
     }
     Ok(scanned)
 }
@@ -235,7 +245,10 @@ fn check_continues(
 }
 
 impl Scanned {
-    #[expect(clippy::too_many_arguments, reason = "one loop's body, taken out to be read alone")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one loop's body, taken out to be read alone"
+    )]
     fn take_segment(
         &mut self,
         disk: &dyn Disk,
@@ -313,6 +326,12 @@ impl Scanned {
                 "a batch at lsn {} was expected, since the one at byte {} says that all up to lsn {} was durable, but {stop}",
                 end.lsn, found.offset, found.header.durable
             );
+            let follows = from - end.offset;
+            return Err(damaged(disk, &segment.name, end.offset, expected, follows));
+        }
+        if stop == Stop::Records {
+            // No power failure makes a right checksum.
+            let expected = format!("a batch at lsn {} was expected, but {stop}", end.lsn);
             let follows = from - end.offset;
             return Err(damaged(disk, &segment.name, end.offset, expected, follows));
         }
@@ -434,10 +453,10 @@ impl Log {
         start_lsn: u64,
         start_segment: u64,
         options: LogOptions,
-        on_record: &mut dyn FnMut(RecordAt, &[u8]) -> Result<(), String>,
+        on_record: &mut OnRecord<'_>,
     ) -> Result<(Self, Opened), LogError> {
         let scanned = scan_log(&*disk, &store_id, start_lsn, start_segment, on_record)
-            .map_err(|told| told.error)?;
+            .map_err(|told| *told.error)?;
         let names = list_names(&*disk)?;
         let next_spare = names.spares.last().map_or(1, |number| number + 1);
         let shared = Shared::new(disk, store_id, options, next_spare);
@@ -464,7 +483,10 @@ impl Log {
         for number in &names.spares {
             keep_file(&shared, &super::format::spare_name(*number))?;
         }
-        shared.segments.write().extend(scanned.segments.into_values());
+        shared
+            .segments
+            .write()
+            .extend(scanned.segments.into_values());
         let opened = scanned.opened;
         let log = Self {
             shared: Arc::new(shared),
@@ -518,12 +540,17 @@ fn holds_batches(disk: &dyn Disk, number: u64) -> Result<bool, LogError> {
     let looked_at = FIRST_BATCH as usize + BATCH_HEADER_BYTES;
     read_front(&*file, looked_at, &mut bytes).map_err(io_at(disk, &name))?;
     let (header, first) = bytes.split_at(FIRST_BATCH as usize);
-    debug_assert!(header.len() >= SEGMENT_HEADER_BYTES, "the header is before the batches");
+    debug_assert!(
+        header.len() >= SEGMENT_HEADER_BYTES,
+        "the header is before the batches"
+    );
     // A header that cannot be read is no leftover of `create`, which gives the name last.
     let mut header_bytes = [0; SEGMENT_HEADER_BYTES];
     header_bytes.copy_from_slice(&header[..SEGMENT_HEADER_BYTES]);
     match SegmentHeader::decode(&header_bytes) {
-        Ok(header) => Ok(BatchHeader::decode(first).is_some_and(|batch| batch.segment == header.number)),
+        Ok(header) => {
+            Ok(BatchHeader::decode(first).is_some_and(|batch| batch.segment == header.number))
+        }
         Err(_) => Ok(true),
     }
 }

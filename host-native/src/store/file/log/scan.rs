@@ -83,7 +83,11 @@ pub(super) fn check_size(
 }
 
 /// Reads the first `bytes` of a file in large pieces. What the file lacks is zeros.
-pub(super) fn read_front(file: &dyn DiskFile, bytes: usize, buffer: &mut Vec<u8>) -> io::Result<()> {
+pub(super) fn read_front(
+    file: &dyn DiskFile,
+    bytes: usize,
+    buffer: &mut Vec<u8>,
+) -> io::Result<()> {
     // Not cleared before: whatever a read does not fill is, below.
     buffer.resize(bytes, 0);
     let mut filled = 0;

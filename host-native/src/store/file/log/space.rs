@@ -81,9 +81,7 @@ impl Shared {
     /// The size of a file that takes a batch of `batch_bytes` with its header, and a seal.
     pub(super) fn bytes_for(&self, batch_bytes: u64) -> u64 {
         let least = FIRST_BATCH + batch_bytes + 2 * BATCH_HEADER_BYTES as u64;
-        least
-            .next_multiple_of(BLOCK_BYTES)
-            .max(self.next_bytes())
+        least.next_multiple_of(BLOCK_BYTES).max(self.next_bytes())
     }
 
     /// A spare of at least `bytes`: one that is ready, or a new one.
@@ -133,7 +131,12 @@ impl Shared {
     }
 
     /// Keeps a file that is not needed any more, if it is of use.
-    pub(super) fn recycle(&self, name: &str, file: Arc<dyn DiskFile>, bytes: u64) -> Result<(), LogError> {
+    pub(super) fn recycle(
+        &self,
+        name: &str,
+        file: Arc<dyn DiskFile>,
+        bytes: u64,
+    ) -> Result<(), LogError> {
         let of_use = {
             let spares = self.spares.lock();
             bytes == spares.next_bytes && spares.ready.len() < self.options.spares_max
@@ -285,7 +288,14 @@ impl LogSpace {
     pub fn file_bytes(&self) -> u64 {
         let segments = self.0.segments.read();
         let live: u64 = segments.iter().map(|segment| segment.capacity).sum();
-        let spares: u64 = self.0.spares.lock().ready.iter().map(|spare| spare.bytes).sum();
+        let spares: u64 = self
+            .0
+            .spares
+            .lock()
+            .ready
+            .iter()
+            .map(|spare| spare.bytes)
+            .sum();
         live + spares
     }
 }

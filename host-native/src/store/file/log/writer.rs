@@ -131,7 +131,11 @@ impl Log {
         if self.offset + bytes > self.segment.capacity {
             self.switch(bytes, floor_ms)?;
         }
-        let flags = if clean { FLAG_SEAL | FLAG_CLEAN } else { FLAG_SEAL };
+        let flags = if clean {
+            FLAG_SEAL | FLAG_CLEAN
+        } else {
+            FLAG_SEAL
+        };
         self.put(&mut buffer, 0, floor_ms, flags)?;
         if self.durable == self.end_lsn {
             self.sealed = Some(clean);
