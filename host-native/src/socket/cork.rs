@@ -40,18 +40,23 @@ impl<F: Future> Future for Corked<F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        /// Uncorks, also when the turn panics.
-        struct Uncork;
-        impl Drop for Uncork {
-            fn drop(&mut self) {
-                let to_wake = TO_WAKE.with_borrow_mut(Option::take);
-                to_wake.into_iter().flatten().for_each(Waker::wake);
-            }
-        }
-        TO_WAKE.with_borrow_mut(|to_wake| *to_wake = Some(Vec::new()));
-        let _uncork = Uncork;
-        self.inner.as_mut().poll(cx)
+        in_one_turn(|| self.inner.as_mut().poll(cx))
     }
+}
+
+/// Does something as one turn, for a thread that runs no tasks.
+pub fn in_one_turn<T>(work: impl FnOnce() -> T) -> T {
+    /// Uncorks, also when the turn panics.
+    struct Uncork;
+    impl Drop for Uncork {
+        fn drop(&mut self) {
+            let to_wake = TO_WAKE.with_borrow_mut(Option::take);
+            to_wake.into_iter().flatten().for_each(Waker::wake);
+        }
+    }
+    TO_WAKE.with_borrow_mut(|to_wake| *to_wake = Some(Vec::new()));
+    let _uncork = Uncork;
+    work()
 }
 
 #[cfg(test)]

@@ -1,10 +1,13 @@
 //! Where groups are kept: one trait at the level of commands, so that each store can be atomic in its own way.
 //! Knows no sockets and no functions.
 
+mod deadlines;
 pub mod file;
+mod listing;
 mod memory;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use iii_stream_core::{
     Change, Command, Committed, Demand, Draft, GroupKey, GroupRef, Item, Json, Position,
@@ -15,12 +18,70 @@ pub use memory::MemoryStore;
 /// Takes what became of a request, now or later, on any thread. It must not block.
 pub type Done<T> = Box<dyn FnOnce(Result<T, StoreError>) + Send>;
 
+/// How often groups that hold nothing are looked at, to be forgotten, and what all histories take.
+const FORGET_INTERVAL: Duration = Duration::from_secs(30);
+
 /// Why a store could not do what was asked. The message is for operators and callers alike.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct StoreError {
     /// What happened.
     pub message: String,
+    /// What a program may branch on.
+    pub cause: StoreErrorCause,
+}
+
+/// What a program may branch on when a store fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreErrorCause {
+    /// None of the others.
+    Other,
+    /// There is no room on the disk. It goes on by itself once there is.
+    Full,
+    /// The store takes no changes until a restart.
+    ReadOnly,
+    /// Too much waits for the disk; the call may be tried again later.
+    Behind,
+    /// What is on the disk cannot be read.
+    Damaged,
+}
+
+impl StoreErrorCause {
+    /// The stable name, for the field `storage` of an error; `None` where there is nothing to tell.
+    pub fn name(self) -> Option<&'static str> {
+        match self {
+            Self::Other => None,
+            Self::Full => Some("full"),
+            Self::ReadOnly => Some("read_only"),
+            Self::Behind => Some("behind"),
+            Self::Damaged => Some("damaged"),
+        }
+    }
+}
+
+impl StoreError {
+    /// An error without a cause of its own.
+    pub fn other(message: impl Into<String>) -> Self {
+        Self::new(StoreErrorCause::Other, message)
+    }
+
+    fn new(cause: StoreErrorCause, message: impl Into<String>) -> Self {
+        Self {
+            message: message.into(),
+            cause,
+        }
+    }
+}
+
+/// Whether a store can be written, with the reason where it cannot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// It can.
+    Works,
+    /// There is no room on the disk, for now.
+    Full(String),
+    /// Something failed: not until a restart.
+    ReadOnly(String),
 }
 
 /// How a group, or one of its items, stands at one moment.

@@ -3,7 +3,7 @@
 use iii_stream_core::{CallError, Refusal};
 
 use crate::engine::{CallResult, Failure, ReplyTo};
-use crate::store::Done;
+use crate::store::{Done, StoreError};
 
 /// Turns what a store says into the answer of a call; `code` is that of the store's own errors.
 pub fn answer<T: 'static>(
@@ -14,10 +14,19 @@ pub fn answer<T: 'static>(
     Box::new(move |outcome| {
         reply.send(
             outcome
-                .map_err(|error| Failure::new(code, &error.message))
+                .map_err(|error| failed(code, &error))
                 .and_then(to_result),
         );
     })
+}
+
+/// An error of a store as the error of a call.
+fn failed(code: &str, error: &StoreError) -> Failure {
+    let failure = Failure::new(code, &error.message);
+    match error.cause.name() {
+        Some(cause) => failure.with_field("storage", &format!("\"{cause}\"")),
+        None => failure,
+    }
 }
 
 /// Answers a call that cannot be read; gives back what is needed to go on with one that can.

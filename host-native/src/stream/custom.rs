@@ -219,13 +219,13 @@ fn read_values(is_item: bool, result: CallResult) -> Result<Vec<Json>, StoreErro
         Ok(Output::Json(json)) => json,
         Ok(Output::Nothing) => "null".to_owned(),
         Err(failure) => {
-            return Err(StoreError {
-                message: failure.message(),
-            });
+            return Err(StoreError::other(failure.message()));
         }
     };
-    let unreadable = |error: String| StoreError {
-        message: format!("the function that keeps this stream returned {error}"),
+    let unreadable = |error: String| {
+        StoreError::other(format!(
+            "the function that keeps this stream returned {error}"
+        ))
     };
     if json == "null" {
         return Ok(Vec::new());

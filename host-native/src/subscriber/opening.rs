@@ -138,9 +138,7 @@ async fn ask<T: Send + 'static>(request: impl FnOnce(Done<T>)) -> Result<T, Open
         // The connection may be gone.
         let _ = sender.send(answer);
     }));
-    let dropped = |_| StoreError {
-        message: "the store dropped the request".into(),
-    };
+    let dropped = |_| StoreError::other("the store dropped the request");
     receiver
         .await
         .map_err(dropped)

@@ -4,16 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// A part of a file: where it begins, and how many bytes it has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Range {
+pub(super) struct Range {
     /// In bytes from the beginning of the file.
-    pub offset: u64,
+    pub(super) offset: u64,
     /// More than none.
-    pub bytes: u64,
+    pub(super) bytes: u64,
 }
 
 /// Why a file cannot be divided as told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BadRange {
+pub(super) enum BadRange {
     /// Both hold the same bytes.
     Overlap(Range, Range),
     /// It is empty, or not between the beginning and the end.
@@ -23,7 +23,7 @@ pub enum BadRange {
 /// The free space of a file. Free ranges never touch each other, and nothing but free and live ranges is between the
 /// beginning and the end.
 #[derive(Debug)]
-pub struct Space {
+pub(super) struct Space {
     /// Offset to bytes.
     free: BTreeMap<u64, u64>,
     /// The same as bytes and offset: the smallest first.
@@ -37,7 +37,7 @@ impl Space {
     /// The space of a file from `begin` to `end` where all is free but `live`.
     ///
     /// Errors: a range overlaps another, is empty, or reaches out of the file.
-    pub fn new(begin: u64, end: u64, mut live: Vec<Range>) -> Result<Self, BadRange> {
+    pub(super) fn new(begin: u64, end: u64, mut live: Vec<Range>) -> Result<Self, BadRange> {
         live.sort_unstable();
         let mut space = Self {
             free: BTreeMap::new(),
@@ -69,7 +69,7 @@ impl Space {
 
     /// Takes `bytes` out of the smallest free range that has them, or else at the end, and says where they begin.
     /// `None` where the end would be out of reach.
-    pub fn take(&mut self, bytes: u64) -> Option<u64> {
+    pub(super) fn take(&mut self, bytes: u64) -> Option<u64> {
         if let Some(&(size, offset)) = self.by_size.range((bytes, 0)..).next() {
             self.remove(offset, size);
             self.put(offset + bytes, size - bytes);
@@ -89,7 +89,7 @@ impl Space {
     }
 
     /// Makes a range free that was taken or live. False, and nothing is done, where it is not all of that.
-    pub fn give_back(&mut self, range: Range) -> bool {
+    pub(super) fn give_back(&mut self, range: Range) -> bool {
         let Some(range_end) = range.offset.checked_add(range.bytes) else {
             return false;
         };
@@ -114,13 +114,13 @@ impl Space {
     }
 
     /// The free range that ends the file, if there is one.
-    pub fn tail(&self) -> Option<Range> {
+    pub(super) fn tail(&self) -> Option<Range> {
         let (&offset, &bytes) = self.free.last_key_value()?;
         (offset + bytes == self.end).then_some(Range { offset, bytes })
     }
 
     /// Moves the end to `end`, if all after it is free.
-    pub fn cut(&mut self, end: u64) {
+    pub(super) fn cut(&mut self, end: u64) {
         let Some(tail) = self.tail().filter(|tail| tail.offset <= end) else {
             return;
         };
@@ -132,12 +132,12 @@ impl Space {
     }
 
     /// Where the last range ends, free or not.
-    pub fn end(&self) -> u64 {
+    pub(super) fn end(&self) -> u64 {
         self.end
     }
 
     /// How many bytes are not free.
-    pub fn live_bytes(&self) -> u64 {
+    pub(super) fn live_bytes(&self) -> u64 {
         self.end - self.begin - self.free_bytes
     }
 

@@ -59,6 +59,11 @@ impl Batch {
         self.buffer.len() - BATCH_HEADER_BYTES
     }
 
+    /// The bytes that are given to the system, header included.
+    pub fn written_bytes(&self) -> usize {
+        self.buffer.len()
+    }
+
     /// Where the first record is, or will be.
     pub fn first_lsn(&self) -> u64 {
         self.first_lsn

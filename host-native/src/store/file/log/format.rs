@@ -49,17 +49,17 @@ pub(super) enum Named {
 }
 
 pub(super) fn named(name: &str) -> Named {
-    let (digits, make, write): (_, fn(u64) -> Named, fn(u64) -> String) =
-        if let Some(digits) = name.strip_prefix("log-") {
-            (digits, Named::Log, log_name)
-        } else if let Some(digits) = name.strip_prefix("spare-") {
-            (digits, Named::Spare, spare_name)
-        } else {
-            return Named::Other;
-        };
-    match digits.parse() {
-        Ok(number) if write(number) == name => make(number),
-        _ => Named::Odd,
+    // Written as it would be here: not `log-1`, which is another file.
+    let number = |digits: &str, write: fn(u64) -> String| {
+        let number = digits.parse().ok()?;
+        (write(number) == name).then_some(number)
+    };
+    if let Some(digits) = name.strip_prefix("log-") {
+        number(digits, log_name).map_or(Named::Odd, Named::Log)
+    } else if let Some(digits) = name.strip_prefix("spare-") {
+        number(digits, spare_name).map_or(Named::Odd, Named::Spare)
+    } else {
+        Named::Other
     }
 }
 

@@ -75,6 +75,9 @@ impl RecordAt {
     }
 }
 
+/// Takes records in order. An error, in words for operators, stops the reading.
+pub type OnRecord<'a> = dyn FnMut(RecordAt, &[u8]) -> Result<(), String> + 'a;
+
 /// How a log is written.
 #[derive(Clone, Copy, Debug)]
 pub struct LogOptions {

@@ -13,10 +13,7 @@ use super::scan::{Stop, Walk, check_size, find_batch, read_front, read_header};
 use super::segment::Segment;
 use super::space::Shared;
 use super::writer::{begin, blocks};
-use super::{Log, LogOptions, RecordAt};
-
-/// Takes each record at the opening, in order; an error with words for operators stops it.
-pub(super) type OnRecord<'a> = dyn FnMut(RecordAt, &[u8]) -> Result<(), String> + 'a;
+use super::{Log, LogOptions, OnRecord};
 
 /// What was found at the opening.
 #[derive(Clone, Debug, Default)]
@@ -95,13 +92,22 @@ pub(super) struct End {
 
 /// Why a log cannot be read to its end, and how far it can: nowhere told where repairing would be wrong.
 pub(super) struct ScanError {
-    pub(super) error: LogError,
+    pub(super) error: Box<LogError>,
     pub(super) good: Option<Good>,
+}
+
+impl ScanError {
+    fn new(error: LogError, good: Option<Good>) -> Self {
+        Self {
+            error: Box::new(error),
+            good,
+        }
+    }
 }
 
 impl From<LogError> for ScanError {
     fn from(error: LogError) -> Self {
-        Self { error, good: None }
+        Self::new(error, None)
     }
 }
 
@@ -153,7 +159,7 @@ pub(super) fn scan_log(
         let told = |error: LogError| {
             let good = matches!(error, LogError::Damaged { .. } | LogError::Missing { .. })
                 .then_some(good);
-            ScanError { error, good }
+            ScanError::new(error, good)
         };
         let name = log_name(number);
         if names.logs.binary_search(&number).is_err() {
@@ -190,10 +196,7 @@ pub(super) fn scan_log(
         if scanned.end.lsn >= start_lsn {
             good = Good::UpTo(scanned.end);
         }
-        let told = |error| ScanError {
-            error,
-            good: Some(good),
-        };
+        let told = |error| ScanError::new(error, Some(good));
         check_size(disk, &*segment.file, &header).map_err(told)?;
         if number == last {
             scanned
@@ -209,10 +212,7 @@ pub(super) fn scan_log(
             scanned.end.lsn
         );
         let error = damaged(disk, &log_name(last), scanned.end.offset, expected, 0);
-        return Err(ScanError {
-            error,
-            good: Some(good),
-        });
+        return Err(ScanError::new(error, Some(good)));
     }
     Ok(scanned)
 }
@@ -326,6 +326,12 @@ impl Scanned {
                 "a batch at lsn {} was expected, since the one at byte {} says that all up to lsn {} was durable, but {stop}",
                 end.lsn, found.offset, found.header.durable
             );
+            let follows = from - end.offset;
+            return Err(damaged(disk, &segment.name, end.offset, expected, follows));
+        }
+        if stop == Stop::Records {
+            // No power failure makes a right checksum.
+            let expected = format!("a batch at lsn {} was expected, but {stop}", end.lsn);
             let follows = from - end.offset;
             return Err(damaged(disk, &segment.name, end.offset, expected, follows));
         }
@@ -447,10 +453,10 @@ impl Log {
         start_lsn: u64,
         start_segment: u64,
         options: LogOptions,
-        on_record: &mut dyn FnMut(RecordAt, &[u8]) -> Result<(), String>,
+        on_record: &mut OnRecord<'_>,
     ) -> Result<(Self, Opened), LogError> {
         let scanned = scan_log(&*disk, &store_id, start_lsn, start_segment, on_record)
-            .map_err(|told| told.error)?;
+            .map_err(|told| *told.error)?;
         let names = list_names(&*disk)?;
         let next_spare = names.spares.last().map_or(1, |number| number + 1);
         let shared = Shared::new(disk, store_id, options, next_spare);

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use super::super::read_exact_at;
-use super::RecordAt;
 use super::error::{LogError, damaged, io_at};
 use super::format::{FRAME_BYTES, record_checksum, u32_at};
 use super::scan::{Walk, read_front};
 use super::segment::Segment;
 use super::space::Shared;
+use super::{OnRecord, RecordAt};
 
 /// Reads what was written and not released. For any thread.
 #[derive(Clone)]
@@ -56,7 +56,7 @@ impl LogReader {
         &self,
         number: u64,
         buffer: &mut Vec<u8>,
-        on_record: &mut dyn FnMut(RecordAt, &[u8]) -> Result<(), String>,
+        on_record: &mut OnRecord<'_>,
     ) -> Result<(), LogError> {
         let disk = &*self.0.disk;
         let segment = {

@@ -6,10 +6,10 @@ use super::super::{Disk, write_all_at};
 use super::LogOptions;
 use super::error::{LogError, io_at};
 use super::format::{
-    BATCH_HEADER_BYTES, BatchHeader, FIRST_BATCH, FLAG_SEAL, StoreId, log_name, seed,
+    BATCH_ALIGN, BATCH_HEADER_BYTES, BatchHeader, FIRST_BATCH, FLAG_SEAL, StoreId, log_name, seed,
 };
 use super::open::{End, Good, list_names, make_segment, scan_log, wipe};
-use super::scan::{Walk, find_batch, read_front, read_header};
+use super::scan::{Stop, Walk, find_batch, read_front, read_header};
 use super::segment::Segment;
 use super::space::{Shared, fill_with_zeros};
 
@@ -86,21 +86,25 @@ pub fn scan_report(
         strange: names.strange,
         ..Report::default()
     };
-    let last = names.logs.last().copied().unwrap_or(start_segment);
     let mut end = None;
     let mut buffer = Vec::new();
-    for number in start_segment..=last.max(start_segment) {
-        if names.logs.binary_search(&number).is_err() {
-            report.places.push(Place {
-                file: disk.path_of(&log_name(number)),
-                offset: 0,
-                what: "the file is missing".into(),
-                lost_bytes: 0,
-            });
+    let mut expected = start_segment;
+    let numbers: Vec<_> = names
+        .logs
+        .into_iter()
+        .filter(|number| *number >= start_segment)
+        .collect();
+    for number in &numbers {
+        if *number != expected {
+            report.missing(disk, expected, number - 1);
             end = None;
-            continue;
         }
-        end = report.take_segment(disk, store_id, number, number == last, end, &mut buffer)?;
+        let is_last = numbers.last() == Some(number);
+        end = report.take_segment(disk, store_id, *number, is_last, end, &mut buffer)?;
+        expected = number.saturating_add(1);
+    }
+    if numbers.is_empty() {
+        report.missing(disk, start_segment, start_segment);
     }
     Ok(report)
 }
@@ -169,7 +173,8 @@ impl Report {
                 }
                 Err(stop) => stop,
             };
-            let from = walk.offset + u64::from(walk.offset < size) * super::format::BATCH_ALIGN;
+            // A batch that is whole but has wrong records would be found again.
+            let from = walk.offset + u64::from(stop == Stop::Records) * BATCH_ALIGN;
             let Some(found) = find_batch(buffer, seed, number, from) else {
                 break;
             };
@@ -187,6 +192,15 @@ impl Report {
         let end = (walk.lsn, walk.previous);
         self.segments.push(reported);
         Ok(Some(end))
+    }
+
+    fn missing(&mut self, disk: &dyn Disk, first: u64, last: u64) {
+        let what = if first == last {
+            "the file is missing".into()
+        } else {
+            format!("the file is missing, and all up to {}", log_name(last))
+        };
+        self.place(disk, &log_name(first), 0, what, 0);
     }
 
     fn place(&mut self, disk: &dyn Disk, name: &str, offset: u64, what: String, lost_bytes: u64) {
@@ -221,7 +235,7 @@ pub fn repair(
         Ok(_) => return Ok(None),
         Err(told) => match told.good {
             Some(good) => (told.error.to_string(), good),
-            None => return Err(told.error),
+            None => return Err(*told.error),
         },
     };
     let floor_ms = scan_report(&**disk, store_id, start_segment)?.floor_ms;

@@ -1,0 +1,167 @@
+//! The end of the log's queue: writes what waits as one batch, makes it safe, and releases whoever waited. Run by one thread; the
+//! tests run it by hand.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::log::{Batch, Log, WriteError};
+use super::queue::Taken;
+use super::waiting::Waiting;
+use super::{Durability, Inner};
+use crate::metrics::Counter;
+use crate::socket::in_one_turn;
+use crate::store::StoreError;
+
+/// How long the queue may be empty before the log is looked after: the last batch gets its seal.
+pub(super) const IDLE_TIME: Duration = Duration::from_millis(200);
+
+/// How long writes wait for the folding before it is looked again.
+const FOLD_PAUSE: Duration = Duration::from_millis(1);
+
+/// What the log's thread has done.
+#[derive(Default)]
+pub(super) struct Activity {
+    pub(super) batches: Counter,
+    pub(super) records: Counter,
+    pub(super) written_bytes: Counter,
+}
+
+/// The one who writes the log.
+pub(super) struct Committer {
+    inner: Arc<Inner>,
+    log: Log,
+    /// The time that the last batch tells of.
+    told_floor_ms: u64,
+}
+
+impl Committer {
+    pub(super) fn new(inner: Arc<Inner>, log: Log) -> Self {
+        Self {
+            inner,
+            log,
+            told_floor_ms: 0,
+        }
+    }
+
+    /// Does what there is to do, or waits for it at most so long. `false` once there will be no more.
+    pub(super) fn turn(&mut self, time_max: Duration) -> bool {
+        match self.inner.queue.take(time_max) {
+            Taken::Work(batch, waiting) => self.commit(batch, waiting),
+            Taken::Idle => self.look_after(),
+            Taken::Stopping => return false,
+        }
+        true
+    }
+
+    /// Makes everything safe, and the next opening know that nothing is missing.
+    pub(super) fn close(mut self) {
+        if self.inner.condition.check_writable().is_ok()
+            && let Err(error) = self.log.seal(self.inner.floor.get(), true)
+        {
+            tracing::error!("cannot close the log in order: {error}");
+        }
+    }
+
+    fn commit(&mut self, mut batch: Batch, waiting: Vec<Waiting>) {
+        if !batch.is_empty() {
+            self.wait_for_folding();
+            if let Err(error) = self.write(&mut batch) {
+                return self.fail(waiting, &error);
+            }
+            self.inner.queue.set_durable_lsn(self.log.end_lsn());
+        }
+        let inner = &self.inner;
+        in_one_turn(|| {
+            for waiting in waiting {
+                waiting.release(inner);
+            }
+        });
+    }
+
+    fn write(&mut self, batch: &mut Batch) -> Result<(), WriteError> {
+        let floor_ms = self.inner.floor.get();
+        let switches = self.log.would_switch(batch);
+        self.log.write(batch, floor_ms)?;
+        if self.inner.durability == Durability::Fsync {
+            self.log.sync()?;
+        }
+        self.told_floor_ms = floor_ms;
+        let activity = &self.inner.activity;
+        activity.batches.inc();
+        activity.records.inc_by(u64::from(batch.records()));
+        activity.written_bytes.inc_by(batch.written_bytes() as u64);
+        if switches {
+            self.inner.folds.wake();
+        }
+        Ok(())
+    }
+
+    /// A log that grows faster than it is folded is not let grow without end.
+    fn wait_for_folding(&self) {
+        let inner = &self.inner;
+        while inner.log_bytes_max < inner.log_space.live_bytes() && inner.folds.is_running() {
+            std::thread::sleep(FOLD_PAUSE);
+        }
+    }
+
+    /// Takes all groups back to what is safe, and tells whoever waited.
+    fn fail(&mut self, waiting: Vec<Waiting>, error: &WriteError) {
+        let inner = &self.inner;
+        let told = match error {
+            WriteError::NoSpace { .. } => {
+                tracing::error!("nothing can be written until there is room again: {error}");
+                inner.condition.set_full(error.to_string());
+                StoreError::full(&error.to_string())
+            }
+            WriteError::TooLarge { .. } => {
+                tracing::error!("changes were refused: {error}");
+                StoreError::other(error.to_string())
+            }
+            WriteError::Failed { .. } => {
+                tracing::error!("the store is read-only until a restart: {error}");
+                inner.condition.set_read_only(error.to_string());
+                StoreError::read_only(&error.to_string())
+            }
+        };
+        let late = inner.queue.refuse();
+        in_one_turn(|| {
+            for waiting in waiting.into_iter().chain(late) {
+                waiting.fail(inner, &told);
+            }
+        });
+        if !inner.condition.is_read_only() {
+            inner.queue.accept();
+        }
+    }
+
+    /// Nothing was to do for a while: proves the last batch, and looks whether there is room again.
+    fn look_after(&mut self) {
+        let inner = &self.inner;
+        if inner.condition.is_read_only() {
+            return;
+        }
+        if inner.condition.is_full() {
+            match inner.log_space.make_spare() {
+                Ok(()) => {
+                    tracing::info!("there is room again: changes are taken");
+                    inner.condition.set_works();
+                }
+                Err(error) => tracing::debug!("still no room: {error}"),
+            }
+            return;
+        }
+        let floor_ms = inner.floor.get();
+        let result = if inner.durability == Durability::Os {
+            self.log.sync()
+        } else {
+            Ok(())
+        };
+        let result = result.and_then(|()| self.log.seal(floor_ms, false));
+        match result {
+            Ok(()) => self.told_floor_ms = floor_ms,
+            // Whoever waits was told already that it is safe: nothing of that is lost by this.
+            Err(WriteError::NoSpace { .. } | WriteError::TooLarge { .. }) => {}
+            Err(error) => self.fail(Vec::new(), &error),
+        }
+    }
+}
