@@ -3,6 +3,7 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::ops::{Add, AddAssign, SubAssign};
 
 use serde_json::Value;
 
@@ -10,7 +11,7 @@ use crate::apply::{Applied, apply};
 use crate::error::OpError;
 use crate::op::Ops;
 use crate::text::Json;
-use crate::tree::read_value;
+use crate::tree::{memory_bytes, read_value};
 
 /// How much longer the written form of JSON text can be than the text: a number like `1e15` becomes
 /// `1000000000000000.0`. With the byte that parts it from the next, that is 19 bytes for 5; strings never grow,
@@ -22,6 +23,63 @@ const WRITTEN_FACTOR: usize = 4;
 /// is counted up grows by less than `{"type":"increment","by":1}` is long.
 const OPS_EXTRA_BYTES: usize = 64;
 
+/// What a tree at most takes in memory before it is measured for the first time, in bytes. Measuring many small ones would
+/// cost more than it tells.
+const MEASURED_BYTES_MIN: usize = 16 << 10;
+
+/// What values take, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Size {
+    /// Their texts, or what these at most take where they were not written.
+    pub(crate) text_max: usize,
+    /// All that is in memory, about.
+    pub(crate) memory: usize,
+}
+
+impl Size {
+    pub(crate) fn of_text(text: &str) -> Self {
+        Self {
+            text_max: text.len(),
+            memory: text.len(),
+        }
+    }
+
+    /// Stays true while one of the values changes.
+    pub(crate) fn follow<T>(&mut self, value: &mut Held, work: impl FnOnce(&mut Held) -> T) -> T {
+        *self -= value.size();
+        let done = work(value);
+        *self += value.size();
+        done
+    }
+}
+
+impl Add for Size {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            text_max: self.text_max + other.text_max,
+            memory: self.memory + other.memory,
+        }
+    }
+}
+
+impl AddAssign for Size {
+    fn add_assign(&mut self, other: Self) {
+        *self = *self + other;
+    }
+}
+
+impl SubAssign for Size {
+    fn sub_assign(&mut self, other: Self) {
+        self.text_max -= other.text_max;
+        self.memory -= other.memory;
+    }
+}
+
+/// How much more memory a tree takes than its text. A text takes as much, a list of short numbers twenty times as much.
+const MEMORY_FACTOR: usize = 4;
+
 /// A value, as text, as a tree, or as both. See the module.
 #[derive(Clone, Debug)]
 pub(crate) struct Held {
@@ -30,6 +88,10 @@ pub(crate) struct Held {
     tree: Option<Box<Value>>,
     /// The tree's text takes no more than this.
     tree_bytes_max: usize,
+    /// What the tree takes in memory, about, in bytes.
+    tree_memory: usize,
+    /// The same when it was measured.
+    tree_measured: usize,
 }
 
 impl Held {
@@ -38,6 +100,8 @@ impl Held {
             text: Some(text),
             tree: None,
             tree_bytes_max: 0,
+            tree_memory: 0,
+            tree_measured: 0,
         }
     }
 
@@ -46,6 +110,15 @@ impl Held {
         match &self.text {
             Some(text) => text.as_str().len(),
             None => self.tree_bytes_max,
+        }
+    }
+
+    pub(crate) fn size(&self) -> Size {
+        let text = self.text.as_ref().map_or(0, |text| text.as_str().len());
+        let tree = self.tree.as_ref().map_or(0, |_| self.tree_memory);
+        Size {
+            text_max: self.bytes_max(),
+            memory: text + tree,
         }
     }
 
@@ -91,8 +164,7 @@ impl Held {
             let Ok(tree) = read_value(text.as_str()) else {
                 return false;
             };
-            self.tree_bytes_max = written_bytes_max(text);
-            self.tree = Some(Box::new(tree));
+            self.plant(tree);
         }
         true
     }
@@ -104,6 +176,7 @@ impl Held {
         let tree = self.tree();
         let Applied { value, errors } = apply(Some(tree.take()), ops);
         *tree = value;
+        self.grow_tree(ops.text());
         if !undoes || errors.is_empty() {
             self.text = None;
             self.tree_bytes_max = bytes_max;
@@ -117,6 +190,8 @@ impl Held {
             text: None,
             tree: Some(Box::new(self.tree().clone())),
             tree_bytes_max: self.tree_bytes_max,
+            tree_memory: self.tree_memory,
+            tree_measured: self.tree_measured,
         };
         let errors = copy.apply(ops, false);
         (copy, errors)
@@ -124,14 +199,35 @@ impl Held {
 
     /// The tree, read if there was none.
     fn tree(&mut self) -> &mut Value {
-        let (text, bytes_max) = (&self.text, &mut self.tree_bytes_max);
-        self.tree.get_or_insert_with(|| {
-            let tree = text.as_ref().map_or(Value::Null, |text| {
-                *bytes_max = written_bytes_max(text);
-                text.to_value()
-            });
-            Box::new(tree)
-        })
+        if self.tree.is_none() {
+            let tree = self.text.as_ref().map_or(Value::Null, Json::to_value);
+            self.plant(tree);
+        }
+        self.tree.get_or_insert_default()
+    }
+
+    /// Takes the tree that the text was read as.
+    fn plant(&mut self, tree: Value) {
+        self.tree = Some(Box::new(tree));
+        self.tree_memory = 0;
+        self.tree_measured = 0;
+        if let Some(text) = self.text.clone() {
+            self.tree_bytes_max = written_bytes_max(&text);
+            self.grow_tree(&text);
+        }
+    }
+
+    /// Counts what a text may have added to the tree. A tree that may have doubled since it was measured is measured again,
+    /// so that this costs in proportion to what is added.
+    fn grow_tree(&mut self, text: &Json) {
+        self.tree_memory += MEMORY_FACTOR * text.as_str().len();
+        if self.tree_memory <= MEASURED_BYTES_MIN.max(2 * self.tree_measured) {
+            return;
+        }
+        if let Some(tree) = &self.tree {
+            self.tree_measured = memory_bytes(tree);
+            self.tree_memory = self.tree_measured;
+        }
     }
 }
 
