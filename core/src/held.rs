@@ -85,13 +85,18 @@ const MEMORY_FACTOR: usize = 4;
 pub(crate) struct Held {
     /// Missing only while there is a tree.
     text: Option<Json>,
-    tree: Option<Box<Value>>,
-    /// The tree's text takes no more than this.
-    tree_bytes_max: usize,
-    /// What the tree takes in memory, about, in bytes.
-    tree_memory: usize,
+    tree: Option<Box<Tree>>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Tree {
+    value: Value,
+    /// Its text takes no more than this.
+    bytes_max: usize,
+    /// What it takes in memory, about, in bytes.
+    memory: usize,
     /// The same when it was measured.
-    tree_measured: usize,
+    measured: usize,
 }
 
 impl Held {
@@ -99,9 +104,6 @@ impl Held {
         Self {
             text: Some(text),
             tree: None,
-            tree_bytes_max: 0,
-            tree_memory: 0,
-            tree_measured: 0,
         }
     }
 
@@ -109,13 +111,13 @@ impl Held {
     pub(crate) fn bytes_max(&self) -> usize {
         match &self.text {
             Some(text) => text.as_str().len(),
-            None => self.tree_bytes_max,
+            None => self.tree.as_ref().map_or(0, |tree| tree.bytes_max),
         }
     }
 
     pub(crate) fn size(&self) -> Size {
         let text = self.text.as_ref().map_or(0, |text| text.as_str().len());
-        let tree = self.tree.as_ref().map_or(0, |_| self.tree_memory);
+        let tree = self.tree.as_ref().map_or(0, |tree| tree.memory);
         Size {
             text_max: self.bytes_max(),
             memory: text + tree,
@@ -125,10 +127,10 @@ impl Held {
     /// What the text at most takes after `ops`.
     pub(crate) fn bytes_max_after(&self, ops: &Ops) -> usize {
         let before = match (&self.tree, &self.text) {
-            (None, Some(text)) => written_bytes_max(text),
-            _ => self.tree_bytes_max,
+            (Some(tree), _) => tree.bytes_max,
+            (None, text) => text.as_ref().map_or(0, written_bytes_max),
         };
-        before + WRITTEN_FACTOR * ops.text().as_str().len() + OPS_EXTRA_BYTES
+        before + ops_bytes_max(ops)
     }
 
     /// The text, if it was written.
@@ -142,14 +144,9 @@ impl Held {
 
     /// The text, written if it was not.
     pub(crate) fn text(&mut self) -> &Json {
-        let (tree, bytes_max) = (&self.tree, &mut self.tree_bytes_max);
-        self.text.get_or_insert_with(|| {
-            let tree = tree.as_deref().unwrap_or(&Value::Null);
-            let text = Json::from_checked_value(tree);
-            debug_assert!(text.as_str().len() <= *bytes_max, "the bound was too low");
-            *bytes_max = text.as_str().len();
-            text
-        })
+        let tree = &mut self.tree;
+        self.text
+            .get_or_insert_with(|| tree.get_or_insert_default().write())
     }
 
     /// Drops the tree.
@@ -161,10 +158,10 @@ impl Held {
     /// Whether the text, if there is only that, can be read. Keeps what was read.
     pub(crate) fn is_readable(&mut self) -> bool {
         if let (None, Some(text)) = (&self.tree, &self.text) {
-            let Ok(tree) = read_value(text.as_str()) else {
+            let Ok(value) = read_value(text.as_str()) else {
                 return false;
             };
-            self.plant(tree);
+            self.tree = Some(Box::new(Tree::new(value, text)));
         }
         true
     }
@@ -172,14 +169,13 @@ impl Held {
     /// Applies operations in place. With `undoes`, an operation that fails leaves the text as it was; that holds for one
     /// operation only, as those before a failed one stay applied.
     pub(crate) fn apply(&mut self, ops: &Ops, undoes: bool) -> Vec<OpError> {
-        let bytes_max = self.bytes_max_after(ops);
         let tree = self.tree();
-        let Applied { value, errors } = apply(Some(tree.take()), ops);
-        *tree = value;
-        self.grow_tree(ops.text());
+        let Applied { value, errors } = apply(Some(tree.value.take()), ops);
+        tree.value = value;
+        tree.grow(ops.text());
         if !undoes || errors.is_empty() {
+            tree.bytes_max += ops_bytes_max(ops);
             self.text = None;
-            self.tree_bytes_max = bytes_max;
         }
         errors
     }
@@ -189,46 +185,56 @@ impl Held {
         let mut copy = Self {
             text: None,
             tree: Some(Box::new(self.tree().clone())),
-            tree_bytes_max: self.tree_bytes_max,
-            tree_memory: self.tree_memory,
-            tree_measured: self.tree_measured,
         };
         let errors = copy.apply(ops, false);
         (copy, errors)
     }
 
     /// The tree, read if there was none.
-    fn tree(&mut self) -> &mut Value {
-        if self.tree.is_none() {
-            let tree = self.text.as_ref().map_or(Value::Null, Json::to_value);
-            self.plant(tree);
-        }
-        self.tree.get_or_insert_default()
+    fn tree(&mut self) -> &mut Tree {
+        let text = &self.text;
+        self.tree.get_or_insert_with(|| {
+            let tree = text.as_ref().map(|text| Tree::new(text.to_value(), text));
+            Box::new(tree.unwrap_or_default())
+        })
+    }
+}
+
+impl Tree {
+    /// The tree that a text was read as.
+    fn new(value: Value, text: &Json) -> Self {
+        let mut tree = Self {
+            value,
+            bytes_max: written_bytes_max(text),
+            memory: 0,
+            measured: 0,
+        };
+        tree.grow(text);
+        tree
     }
 
-    /// Takes the tree that the text was read as.
-    fn plant(&mut self, tree: Value) {
-        self.tree = Some(Box::new(tree));
-        self.tree_memory = 0;
-        self.tree_measured = 0;
-        if let Some(text) = self.text.clone() {
-            self.tree_bytes_max = written_bytes_max(&text);
-            self.grow_tree(&text);
-        }
+    fn write(&mut self) -> Json {
+        let text = Json::from_checked_value(&self.value);
+        let bytes = text.as_str().len();
+        debug_assert!(bytes <= self.bytes_max, "the bound was too low");
+        self.bytes_max = bytes;
+        text
     }
 
-    /// Counts what a text may have added to the tree. A tree that may have doubled since it was measured is measured again,
-    /// so that this costs in proportion to what is added.
-    fn grow_tree(&mut self, text: &Json) {
-        self.tree_memory += MEMORY_FACTOR * text.as_str().len();
-        if self.tree_memory <= MEASURED_BYTES_MIN.max(2 * self.tree_measured) {
-            return;
-        }
-        if let Some(tree) = &self.tree {
-            self.tree_measured = memory_bytes(tree);
-            self.tree_memory = self.tree_measured;
+    /// Counts what a text may have added. A tree that may have doubled since it was measured is measured again, so that this
+    /// costs in proportion to what is added.
+    fn grow(&mut self, text: &Json) {
+        self.memory += MEMORY_FACTOR * text.as_str().len();
+        if MEASURED_BYTES_MIN.max(2 * self.measured) < self.memory {
+            self.measured = memory_bytes(&self.value);
+            self.memory = self.measured;
         }
     }
+}
+
+/// What operations at most add to a text.
+fn ops_bytes_max(ops: &Ops) -> usize {
+    WRITTEN_FACTOR * ops.text().as_str().len() + OPS_EXTRA_BYTES
 }
 
 /// What a value at most takes when it is read from this text and written again.
