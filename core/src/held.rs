@@ -271,4 +271,24 @@ mod tests {
             held.text();
         }
     }
+
+    #[test]
+    fn what_is_parsed_counts_and_what_is_appended_is_not_counted_for_ever() {
+        let numbers = alloc::format!(r#"{{"list":[{}1],"text":""}}"#, "1,".repeat(10_000));
+        let mut held = Held::from_text(Json::from_text(&numbers).expect("JSON text"));
+        let mut size = held.size();
+        assert_eq!(size.memory, numbers.len());
+        let append = r#"[{"type":"append","path":"text","value":"x"}]"#;
+        let ops = Ops::from_text(append).expect("operations");
+        for _ in 0..50_000 {
+            size.follow(&mut held, |held| held.apply(&ops, false));
+        }
+        let measured = held.tree.as_deref().map(|tree| memory_bytes(&tree.value));
+        let measured = measured.expect("a tree");
+        assert!(10_000 * size_of::<Value>() + 50_000 <= measured);
+        assert!((measured / 2..=measured * 2).contains(&size.memory));
+        size.follow(&mut held, Held::cool);
+        assert_eq!(size, held.size());
+        assert_eq!(size.memory, numbers.len() + 50_000);
+    }
 }
