@@ -15,6 +15,31 @@ pub(crate) fn read_value(text: &str) -> Result<Value, serde_json::Error> {
     serde_json::from_str(text).map(|Tree(value)| value)
 }
 
+/// About what a value takes in memory, in bytes. Recursion is bounded: values come out of what was read.
+pub(crate) fn memory_bytes(value: &Value) -> usize {
+    size_of::<Value>() + beyond(value)
+}
+
+/// What a value takes beside its own place.
+fn beyond(value: &Value) -> usize {
+    match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+        Value::String(text) => text.capacity(),
+        Value::Array(members) => {
+            let places = members.capacity() * size_of::<Value>();
+            places + members.iter().map(beyond).sum::<usize>()
+        }
+        Value::Object(members) => {
+            let fields = members.iter();
+            let fields = fields.map(|(key, value)| FIELD_BYTES + key.capacity() + beyond(value));
+            fields.sum()
+        }
+    }
+}
+
+/// What a field takes beside its key's text and what is in its value: both of their places, a hash, and room for more.
+const FIELD_BYTES: usize = 3 * size_of::<usize>() + size_of::<Value>() + 40;
+
 struct Tree(Value);
 
 impl<'de> Deserialize<'de> for Tree {

@@ -145,6 +145,7 @@ impl Group {
             .as_deref()
             .filter(|_| change.value.is_some() && !matches!(change.kind, Kind::Event { .. }))
             .and_then(|id| self.items.written_at(id, change.seq))
+            .filter(|value| change.value.as_ref() == Some(value))
             .or(change.value);
         Change { value, ..change }
     }

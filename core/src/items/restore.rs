@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use super::{Items, Record};
 use crate::group::Item;
-use crate::held::Held;
+use crate::held::{Held, Size};
 use crate::text::Json;
 
 /// All of an item.
@@ -28,14 +28,14 @@ impl Items {
         let Self {
             order,
             records,
-            bytes_max,
+            size,
             ..
         } = self;
         let items = order.values().filter_map(|id| {
             let record = records.get_mut(id)?;
             Some(KeptItem {
                 id: id.clone(),
-                value: record.text(bytes_max),
+                value: record.text(size),
                 seq: record.seq,
                 created_seq: record.created_seq,
                 timestamp: record.timestamp,
@@ -66,7 +66,7 @@ impl Items {
             hot_weight: 0,
             is_touched: false,
         };
-        self.bytes_max += item.id.len() + record.value.bytes_max();
+        self.size += Size::of_text(&item.id) + record.value.size();
         self.order.insert(item.created_seq, item.id.clone());
         if let Some(expires_ms) = expires_ms {
             self.expiries.insert((expires_ms, item.created_seq));
@@ -95,8 +95,7 @@ impl Items {
 
     /// Whether an item's value can be read; `None` if the item is not there. It stays parsed, for an update that follows.
     pub(crate) fn is_readable(&mut self, id: &str) -> Option<bool> {
-        self.records
-            .get_mut(id)
-            .map(|record| record.value.is_readable())
+        let record = self.records.get_mut(id)?;
+        Some(self.size.follow(&mut record.value, Held::is_readable))
     }
 }
