@@ -1,7 +1,7 @@
 //! `iii-stream export`: writes what a running server has as JSON lines.
 
 use std::fs::{self, File};
-use std::io::{self, BufWriter};
+use std::io::{self, BufWriter, IsTerminal};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -16,6 +16,8 @@ use crate::transfer::progress::Progress;
 
 /// How much is written at a time, in bytes.
 const BUFFER_BYTES: usize = 256 << 10;
+
+const VERB: &str = "exported";
 
 /// What `iii-stream export` is asked.
 #[derive(Debug, Args)]
@@ -58,7 +60,12 @@ pub(super) fn export(runtime: &Handle, arguments: &ExportArguments) -> Result<()
     let mut source = ServerSource::connect(runtime, &url(&arguments.address), &arguments.stream)?;
     let Some(path) = path else {
         let mut sink = LineSink::new(BufWriter::with_capacity(BUFFER_BYTES, io::stdout().lock()));
-        return complete(&write(&mut source, &mut sink)?, "what was written");
+        let mut progress = Progress::start(VERB, None);
+        if io::stdout().is_terminal() {
+            progress = progress.without_bar();
+        }
+        let tally = write(&mut source, &mut sink, progress)?;
+        return complete(&tally, "what was written");
     };
     // Under another name until it is whole, so that nobody takes a part for everything.
     let mut part = path.as_os_str().to_owned();
@@ -68,7 +75,7 @@ pub(super) fn export(runtime: &Handle, arguments: &ExportArguments) -> Result<()
         |path: &Path, error: &io::Error| format!("cannot write {}: {error}", path.display());
     let file = File::create(&part).map_err(|error| cannot(&part, &error))?;
     let mut sink = LineSink::new(BufWriter::with_capacity(BUFFER_BYTES, file));
-    let tally = write(&mut source, &mut sink)?;
+    let tally = write(&mut source, &mut sink, Progress::start(VERB, None))?;
     let synced = sink
         .into_inner()
         .into_inner()
@@ -80,8 +87,11 @@ pub(super) fn export(runtime: &Handle, arguments: &ExportArguments) -> Result<()
     Ok(())
 }
 
-fn write(source: &mut dyn ItemSource, sink: &mut dyn ItemSink) -> Result<Tally, Failure> {
-    let mut progress = Progress::start("exported", None);
+fn write(
+    source: &mut dyn ItemSource,
+    sink: &mut dyn ItemSink,
+    mut progress: Progress,
+) -> Result<Tally, Failure> {
     // A time that is over is over for the server too, which deletes such items itself.
     let tally = copy(source, sink, OnDamage::Skip, 0, &mut progress);
     progress.finish(source.bytes_read());

@@ -58,14 +58,16 @@ pub fn look_through(
     loop {
         match source.next_item() {
             Ok(None) => break,
-            Ok(Some(_)) => tally.items += 1,
+            Ok(Some(_)) => {
+                tally.items += 1;
+                progress.item(source.bytes_read());
+            }
             Err(damaged @ SourceError::Damaged { .. }) => {
                 tally.damaged += 1;
                 tell(progress, tally.damaged, &format!("damaged: {damaged}"));
             }
             Err(error) => return Err(CopyError::Source(error)),
         }
-        progress.item(source.bytes_read());
     }
     tell_rest(progress, tally.damaged, "damaged");
     tally.bytes = source.bytes_read();

@@ -351,7 +351,7 @@ mod tests {
             bytes.resize(8, 0xff);
             return bytes;
         }
-        while bytes.len() % 4 != 0 {
+        while !bytes.len().is_multiple_of(4) {
             bytes.push(0);
         }
         let place = -i32::try_from(bytes.len()).expect("short");

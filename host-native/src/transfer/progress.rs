@@ -41,6 +41,12 @@ impl Progress {
         }
     }
 
+    /// Shows lines only: where items are written to the same terminal, a bar would get between them.
+    pub fn without_bar(mut self) -> Self {
+        self.bar = None;
+        self
+    }
+
     /// One more item has passed, and so many bytes of the whole.
     pub fn item(&mut self, bytes: u64) {
         self.items += 1;
