@@ -283,5 +283,29 @@ test('a server that is not there, that asks for a token, or that goes, is told',
   await going.ended();
   child.stdin.end('{"stream":"s","group":"g","item":"last","value":1}\n');
   assert.equal(await within(ended.promise, 'the import to end'), 1);
-  assert.match(told, /error: the connection to ws:\S+ broke: .*\. \d+ items were confirmed, \d+ more may have arrived\. To import all of it again does no harm/);
+  assert.match(told, /error: (the connection to ws:\S+ broke: .*|ws:\S+ closed the connection.*)\. \d+ items were confirmed, \d+ more may have arrived\. To import all of it again does no harm/);
+});
+
+test('a slow source does not cost the connection', async () => {
+  const target = await fresh({ manager: { ping_interval_ms: 100, idle_timeout_ms: 400 } });
+  const line = (item) => `{"stream":"slow","group":"g","item":"${item}","value":1}\n`;
+  const child = spawn(serverBinary(), ['import', '--from', '-', ...address(target)]);
+  let told = '';
+  child.stderr.setEncoding('utf8').on('data', (text) => { told += text; });
+  const ended = deferred();
+  child.on('close', ended.resolve);
+  const first = deferred();
+  target.peer.serve('test::seen', () => { first.resolve(); return { result: null }; });
+  target.peer.send({ type: 'registertrigger', id: 't', trigger_type: 'stream', function_id: 'test::seen', config: { stream_name: 'slow' } });
+  await target.peer.settled();
+  for (let i = 0; i < 600; i += 1) child.stdin.write(line(i));
+  await within(first.promise, 'the first item to arrive', { server: target.server });
+  // Whoever answers no pings is dropped in that time; twice, because the first one may have come late.
+  for (let n = 0; n < 2; n += 1) {
+    const silent = await target.server.socket(target.server.workers, '/', { autoPong: false });
+    await within(silent.closed, 'a silent connection to be dropped');
+  }
+  child.stdin.end(line('last'));
+  assert.equal(await within(ended.promise, 'the import to end'), 0, told);
+  assert.equal((await list(target, 'slow', 'g')).length, 601);
 });

@@ -3,14 +3,17 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use iii_stream_core::Json;
 use iii_stream_core::fields::Fields;
+use iii_stream_core::raw::Raw;
 use iii_stream_core::text::{push_number, push_string};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::runtime::Handle;
-use tokio_tungstenite::tungstenite::Message;
+use tokio::sync::mpsc;
+use tokio_tungstenite::tungstenite::{Error as WebSocketError, Message};
 
 use super::Failure;
 use super::call::error_text;
@@ -39,7 +42,9 @@ pub(super) fn url(address: &str) -> String {
 /// A connection as a worker.
 struct Client {
     runtime: Handle,
-    socket: Socket,
+    sender: SplitSink<Socket, Message>,
+    /// Answers as they come, and at last why no more will. They are at most as many as the calls that wait.
+    answers: mpsc::UnboundedReceiver<Result<Answer, String>>,
     url: String,
     next_id: u64,
 }
@@ -83,9 +88,15 @@ struct Answer {
 
 impl Client {
     fn connect(runtime: &Handle, url: &str) -> Result<Self, Failure> {
+        let socket = runtime.block_on(socket_client::connect(url))?;
+        let (sender, receiver) = socket.split();
+        let (answered, answers) = mpsc::unbounded_channel();
+        // Reads all the time, so that pings are answered while nobody waits for a call: a source may be slow.
+        runtime.spawn(read_answers(receiver, answered, url.to_owned()));
         Ok(Self {
             runtime: runtime.clone(),
-            socket: runtime.block_on(socket_client::connect(url))?,
+            sender,
+            answers,
             url: url.to_owned(),
             next_id: 0,
         })
@@ -105,45 +116,11 @@ impl Client {
         (id, frame)
     }
 
-    /// Takes what the server says until it answers a call.
+    /// The next answer.
     async fn answer(&mut self) -> Result<Answer, String> {
-        loop {
-            let message = match self.socket.next().await {
-                Some(Ok(message)) => message,
-                Some(Err(error)) => {
-                    return Err(format!("the connection to {} broke: {error}", self.url));
-                }
-                None => return Err(format!("{} closed the connection", self.url)),
-            };
-            let text = match message {
-                Message::Text(text) => text,
-                Message::Close(Some(frame)) => {
-                    return Err(format!(
-                        "{} closed the connection: {} {}",
-                        self.url, frame.code, frame.reason
-                    ));
-                }
-                _ => continue,
-            };
-            let unclear = |error| format!("{} does not answer as a worker port: {error}", self.url);
-            let fields =
-                Fields::read(&text, &["invocation_id", "result", "error"]).map_err(unclear)?;
-            let id = fields
-                .optional_string(0)
-                .ok()
-                .flatten()
-                .and_then(|id| u64::from_str_radix(id.rsplit('-').next()?, 16).ok());
-            let Some(id) = id else {
-                continue;
-            };
-            let result = match fields.optional(2) {
-                Some(error) => Err(error_text(error)),
-                None => Ok(fields
-                    .raw(1)
-                    .map_or("null", |result| result.get())
-                    .to_owned()),
-            };
-            return Ok(Answer { id, result });
+        match self.answers.recv().await {
+            Some(answer) => answer,
+            None => Err(closed(&self.url)),
         }
     }
 
@@ -152,8 +129,8 @@ impl Client {
         let (id, frame) = self.frame(function, data);
         let runtime = self.runtime.clone();
         runtime.block_on(async {
-            let sent = self.socket.send(Message::text(frame)).await;
-            sent.map_err(|error| format!("the connection to {} broke: {error}", self.url))?;
+            let sent = self.sender.send(Message::text(frame)).await;
+            sent.map_err(|error| broke(&self.url, &error))?;
             loop {
                 let answer = self.answer().await?;
                 if answer.id == id {
@@ -170,6 +147,62 @@ impl Client {
         serde_json::from_str(&text)
             .map_err(|error| format!("{} answers {function} otherwise: {error}", self.url))
     }
+}
+
+/// Passes answers on until the connection ends or nobody wants them.
+async fn read_answers(
+    mut receiver: SplitStream<Socket>,
+    answered: mpsc::UnboundedSender<Result<Answer, String>>,
+    url: String,
+) {
+    loop {
+        let answer = read_answer(&mut receiver, &url).await;
+        let is_over = answer.is_err();
+        if answered.send(answer).is_err() || is_over {
+            return;
+        }
+    }
+}
+
+/// Takes what the server says until it answers a call.
+async fn read_answer(receiver: &mut SplitStream<Socket>, url: &str) -> Result<Answer, String> {
+    loop {
+        let message = match receiver.next().await {
+            Some(Ok(message)) => message,
+            Some(Err(error)) => return Err(broke(url, &error)),
+            None => return Err(closed(url)),
+        };
+        let text = match message {
+            Message::Text(text) => text,
+            Message::Close(Some(frame)) => {
+                return Err(format!("{}: {} {}", closed(url), frame.code, frame.reason));
+            }
+            _ => continue,
+        };
+        let fields = Fields::read(&text, &["invocation_id", "result", "error"])
+            .map_err(|error| format!("{url} does not answer as a worker port: {error}"))?;
+        let id = fields
+            .optional_string(0)
+            .ok()
+            .flatten()
+            .and_then(|id| u64::from_str_radix(id.rsplit('-').next()?, 16).ok());
+        let Some(id) = id else {
+            continue;
+        };
+        let result = match fields.optional(2) {
+            Some(error) => Err(error_text(error)),
+            None => Ok(fields.raw(1).map_or("null", Raw::get).to_owned()),
+        };
+        return Ok(Answer { id, result });
+    }
+}
+
+fn broke(url: &str, error: &WebSocketError) -> String {
+    format!("the connection to {url} broke: {error}")
+}
+
+fn closed(url: &str) -> String {
+    format!("{url} closed the connection")
 }
 
 #[derive(Deserialize)]
@@ -375,9 +408,8 @@ impl ServerSink {
             let bytes_low = (CALL_BYTES_MAX / 2).min(CALL_BYTES_MAX.saturating_sub(bytes));
             self.settle(CALLS_LOW, bytes_low, refused).await?;
         }
-        let url = &self.client.url;
-        let fed = self.client.socket.feed(Message::text(frame)).await;
-        fed.map_err(|error| format!("the connection to {url} broke: {error}"))?;
+        let fed = self.client.sender.feed(Message::text(frame)).await;
+        fed.map_err(|error| broke(&self.client.url, &error))?;
         self.waiting_bytes += bytes;
         let waiting = Waiting {
             place: entry.place.clone(),
@@ -389,8 +421,8 @@ impl ServerSink {
     }
 
     async fn flush(&mut self) -> Result<(), String> {
-        let flushed = self.client.socket.flush().await;
-        flushed.map_err(|error| format!("the connection to {} broke: {error}", self.client.url))
+        let flushed = self.client.sender.flush().await;
+        flushed.map_err(|error| broke(&self.client.url, &error))
     }
 
     /// What to tell of a connection that is gone.
