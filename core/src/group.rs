@@ -38,6 +38,10 @@ pub struct Item {
     pub created_seq: u64,
     /// The timestamp of its last change, in Unix milliseconds.
     pub timestamp: u64,
+    /// How long it lives after a write, in milliseconds; `None` is for good.
+    pub ttl_ms: Option<u64>,
+    /// When it goes if it is not written again, in Unix milliseconds; there exactly where `ttl_ms` is.
+    pub expires_ms: Option<u64>,
 }
 
 impl Item {
@@ -48,6 +52,8 @@ impl Item {
             seq: 0,
             created_seq: 0,
             timestamp: 0,
+            ttl_ms: None,
+            expires_ms: None,
         }
     }
 }

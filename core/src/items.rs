@@ -375,6 +375,8 @@ impl Record {
             seq: self.seq,
             created_seq: self.created_seq,
             timestamp: self.timestamp,
+            ttl_ms: self.ttl_ms,
+            expires_ms: self.expires_ms,
         }
     }
 

@@ -51,7 +51,7 @@ pub use name::{GroupKey, GroupRef, is_name};
 pub use op::Ops;
 pub use op_name::OpName;
 pub use position::{Position, PositionError};
-pub use reply::{group_names_json, list_json, streams_json};
+pub use reply::{group_names_json, list_json, state_list_json, streams_json};
 pub use stamp::{Change, Floor, stamp};
 pub use step::Step;
 pub use text::Json;

@@ -102,7 +102,7 @@ impl ObjectText {
 }
 
 impl Item {
-    /// What `stream::get` with `meta` tells. Shape: `{"value","seq","timestamp"}`.
+    /// What `stream::get` with `meta` tells. Shape: `{"value","seq","timestamp","ttl_ms"?,"expires_ms"?}`.
     pub fn to_meta_json(&self) -> String {
         let mut text = String::with_capacity(self.value.as_str().len() + 64);
         text.push('{');
@@ -117,12 +117,28 @@ impl Item {
         push_number(text, self.seq);
         text.push_str(r#","timestamp":"#);
         push_number(text, self.timestamp);
+        if let (Some(ttl_ms), Some(expires_ms)) = (self.ttl_ms, self.expires_ms) {
+            text.push_str(r#","ttl_ms":"#);
+            push_number(text, ttl_ms);
+            text.push_str(r#","expires_ms":"#);
+            push_number(text, expires_ms);
+        }
         text.push('}');
     }
 }
 
-/// What `stream::list` tells. Shape: `[value, …]`, with `meta` `[{"id","value","seq","timestamp"}, …]`.
+/// What `stream::list` tells. Shape: `[value, …]`, with `meta` `[{"id", …}, …]` and the fields of [`Item::to_meta_json`].
 pub fn list_json(items: &[(Arc<str>, Item)], meta: bool) -> String {
+    members_json(items, meta.then_some("id"))
+}
+
+/// What `state::list` tells. Shape: `[value, …]`, with `meta` `[{"key", …}, …]` and the fields of [`Item::to_meta_json`].
+pub fn state_list_json(items: &[(Arc<str>, Item)], meta: bool) -> String {
+    members_json(items, meta.then_some("key"))
+}
+
+/// Bare values, or objects that tell ids under the name `id_field`.
+fn members_json(items: &[(Arc<str>, Item)], id_field: Option<&str>) -> String {
     let values: usize = items
         .iter()
         .map(|(_, item)| item.value.as_str().len() + 1)
@@ -133,8 +149,10 @@ pub fn list_json(items: &[(Arc<str>, Item)], meta: bool) -> String {
         if 1 < text.len() {
             text.push(',');
         }
-        if meta {
-            text.push_str(r#"{"id":"#);
+        if let Some(id_field) = id_field {
+            text.push_str("{\"");
+            text.push_str(id_field);
+            text.push_str("\":");
             push_string(&mut text, id);
             text.push(',');
             item.push_meta(&mut text);

@@ -3,7 +3,7 @@
 
 use alloc::borrow::Cow;
 
-use crate::command::{Action, Input, Target, Write};
+use crate::command::{Action, Input, List, Target, Write};
 use crate::error::CallError;
 
 /// The stream that all scopes are groups of, in a store of their own.
@@ -104,10 +104,13 @@ pub fn read_state_update(input: &str) -> Result<Write<'_>, CallError> {
     )
 }
 
-/// Reads the input of `state::list`: the scope, as a group. Shape: `{scope}`.
-pub fn read_state_list(input: &str) -> Result<Target<'_>, CallError> {
-    const FIELDS: &[&str; 1] = &["scope"];
-    scope(&Input::read(LIST, input, FIELDS)?)
+/// Reads the input of `state::list`: the scope, as a group. Shape: `{scope, meta?}`.
+pub fn read_state_list(input: &str) -> Result<List<'_>, CallError> {
+    const FIELDS: &[&str; 2] = &["scope", "meta"];
+    let input = Input::read(LIST, input, FIELDS)?;
+    let target = scope(&input)?;
+    let meta = input.flag(1)?;
+    Ok(List { target, meta })
 }
 
 /// Reads the input of `state::list_groups`, which has no fields; `null` is taken as `{}`.

@@ -169,6 +169,8 @@ mod tests {
             seq: 52,
             created_seq: 50,
             timestamp: 0,
+            ttl_ms: None,
+            expires_ms: None,
         };
         vec![("m1".into(), item)]
     }

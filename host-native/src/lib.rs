@@ -24,4 +24,5 @@ pub mod state;
 pub mod store;
 pub mod stream;
 pub mod subscriber;
+pub mod transfer;
 pub mod worker;

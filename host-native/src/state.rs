@@ -3,12 +3,12 @@
 
 use std::sync::Arc;
 
-use iii_stream_core::command::{Target, Write};
+use iii_stream_core::command::{List, Write};
 use iii_stream_core::state::{
     STATE_STREAM, StateGet, read_state_delete, read_state_get, read_state_list,
     read_state_list_groups, read_state_set, read_state_update,
 };
-use iii_stream_core::{CallError, Committed, Item, Outcome, group_names_json, list_json};
+use iii_stream_core::{CallError, Committed, Item, Outcome, group_names_json, state_list_json};
 
 use crate::clock;
 use crate::engine::{Call, Failure, Function, Output, Registry, ReplyTo, StateTriggers};
@@ -131,14 +131,15 @@ impl StateFunction {
         self.store.get(get.target.as_ref(), &get.key, done);
     }
 
-    fn list(&self, target: Result<Target<'_>, CallError>, reply: ReplyTo) {
-        let Some((target, reply)) = unless_refused(target, reply) else {
+    fn list(&self, list: Result<List<'_>, CallError>, reply: ReplyTo) {
+        let Some((list, reply)) = unless_refused(list, reply) else {
             return;
         };
-        let done = answer(self.verb.store_error_code(), reply, |items: Vec<_>| {
-            Ok(Output::Json(list_json(&items, false)))
+        let meta = list.meta;
+        let done = answer(self.verb.store_error_code(), reply, move |items: Vec<_>| {
+            Ok(Output::Json(state_list_json(&items, meta)))
         });
-        self.store.list(target.as_ref(), done);
+        self.store.list(list.target.as_ref(), done);
     }
 
     fn list_groups(&self, input: Result<(), CallError>, reply: ReplyTo) {

@@ -83,7 +83,7 @@ class Guide {
     // The commands of a page go to the default ports, which are other ones here.
     await writeFile(join(bin, 'iii-stream'), guide.place(`#!/bin/sh
 case "$1" in
-  call) set -- "$@" --worker-url ws://127.0.0.1:49134 ;;
+  call|export|import) set -- "$@" --worker-url ws://127.0.0.1:49134 ;;
   watch) set -- "$@" --url ws://127.0.0.1:3112 ;;
 esac
 exec '${serverBinary()}' "$@"

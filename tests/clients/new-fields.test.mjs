@@ -247,6 +247,17 @@ test('ttl_ms: writing again begins the time anew', async () => {
   assert.equal(await call('get', kept), 2);
 });
 
+test('ttl_ms: meta tells it, and when the item goes', async () => {
+  const at = item();
+  const before = Date.now();
+  await call('set', { ...at, data: 1, ttl_ms: 600_000 });
+  const { ttl_ms, expires_ms } = await call('get', { ...at, meta: true });
+  assert.equal(ttl_ms, 600_000);
+  assert.ok(before + 600_000 <= expires_ms && expires_ms <= Date.now() + 600_000, `${expires_ms}`);
+  await call('set', { ...at, data: 1 });
+  assert.deepEqual(Object.keys(await call('get', { ...at, meta: true })).sort(), ['seq', 'timestamp', 'value']);
+});
+
 test('new fields of a wrong type are refused by name', async () => {
   const at = item();
   for (const [verb, field, values] of [

@@ -39,6 +39,14 @@ test('list gives values, list_groups the scopes that hold any, and streams stay 
   assert.deepEqual(await sdk.trigger({ function_id: 'stream::list_all', payload: {} }), { stream: [], count: 0 });
 });
 
+test('list with meta tells keys and versions', async () => {
+  const scope = unique('scope');
+  for (const key of ['b', 'a']) await call('set', { scope, key, value: key });
+  const listed = await call('list', { scope, meta: true });
+  assert.deepEqual(listed.map(({ key, value, seq, ...rest }) => [key, value, seq, Object.keys(rest)]), [['b', 'b', 1, ['timestamp']], ['a', 'a', 2, ['timestamp']]]);
+  assert.equal((await rejection(call('list', { scope, meta: 1 }))).code, 'deserialization_error');
+});
+
 test('bad input is refused by name', async () => {
   for (const [verb, payload, field] of [
     ['set', { key: 'k', value: 1 }, 'scope'], ['set', { scope: 's', value: 1 }, 'key'], ['set', { scope: 's', key: 'k' }, 'value'],

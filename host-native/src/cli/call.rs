@@ -43,7 +43,8 @@ pub(super) async fn run(url: &str, function: &str, data: &str) -> Result<(), Fai
     Err("the connection ended before the call was answered".into())
 }
 
-fn error_text(error: Raw<'_>) -> String {
+/// The code and the message of an error answer.
+pub(super) fn error_text(error: Raw<'_>) -> String {
     let read = || {
         let fields = Fields::read(error.get(), &["code", "message"]).ok()?;
         Some(format!(

@@ -2,8 +2,12 @@
 
 mod call;
 mod check;
+mod export;
+mod import;
 mod serve;
+mod server_end;
 mod socket_client;
+mod source_file;
 mod watch;
 
 use std::path::PathBuf;
@@ -41,6 +45,12 @@ enum Command {
         #[arg(long, value_name = "URL", default_value = "ws://127.0.0.1:49134")]
         worker_url: String,
     },
+    /// Write what a running server has, as JSON lines.
+    Export(export::ExportArguments),
+    /// Bring items into a running server: from an export, or from the directory of an iii engine.
+    Import(import::ImportArguments),
+    /// Read an export, or the directory of an iii engine, and say whether all of it can be imported.
+    Verify(import::VerifyArguments),
     /// Put load on a running server and measure it.
     Bench(bench::Arguments),
     /// Show a group, or one item of it, and then every change.
@@ -80,6 +90,9 @@ pub fn main() -> ExitCode {
     let outcome = match arguments.command.unwrap_or(Command::Serve) {
         Command::Serve => runtime.block_on(serve::run(config)),
         Command::Check => check::run(config),
+        Command::Export(arguments) => export::export(runtime.handle(), &arguments),
+        Command::Import(arguments) => import::import(runtime.handle(), &arguments),
+        Command::Verify(arguments) => import::verify(&arguments),
         Command::Bench(arguments) => bench::run(&arguments).map_err(Into::into),
         Command::Call {
             function,

@@ -4,6 +4,7 @@ use hyper::header::AUTHORIZATION;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Error;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 use super::Failure;
@@ -23,7 +24,11 @@ pub(super) async fn connect(url: &str) -> Result<Socket, Failure> {
             .map_err(|_| "III_TOKEN holds characters that no header may hold")?;
         request.headers_mut().insert(AUTHORIZATION, value);
     }
-    match tokio_tungstenite::connect_async(request).await {
+    // A list comes in one frame, however long it is, and whoever asks for it wants it.
+    let config = WebSocketConfig::default()
+        .max_message_size(None)
+        .max_frame_size(None);
+    match tokio_tungstenite::connect_async_with_config(request, Some(config), false).await {
         Ok((socket, _)) => Ok(socket),
         Err(Error::Io(error)) => Err(format!(
             "cannot reach {url}: {error}. Is the server running? Start it with: iii-stream"

@@ -1,0 +1,88 @@
+//! What `import` and `verify` can be given: JSON lines in a file or from standard input, or an engine's directory.
+
+use std::fs::File;
+use std::io::{self, BufReader};
+use std::path::{Path, PathBuf};
+
+use super::Failure;
+use crate::transfer::entry::ItemSource;
+use crate::transfer::kv_directory::{KvDirectory, Naming};
+use crate::transfer::lines::LineSource;
+
+/// How much of a file is read at a time, in bytes.
+const BUFFER_BYTES: usize = 256 << 10;
+
+/// See the module.
+pub(super) enum SourceFile {
+    Input,
+    Lines { path: PathBuf, bytes: u64 },
+    Kv(KvDirectory),
+}
+
+impl SourceFile {
+    /// Finds out what `path` is; `-` is standard input.
+    pub(super) fn find(path: &Path, naming: &Naming) -> Result<Self, Failure> {
+        if path == Path::new("-") {
+            return Ok(Self::Input);
+        }
+        let about = std::fs::metadata(path).map_err(|error| cannot_read(path, &error))?;
+        if about.is_dir() {
+            return Ok(Self::Kv(KvDirectory::open(path, naming)?));
+        }
+        if path.extension().is_some_and(|extension| extension == "bin") {
+            return Err(format!(
+                "{} is a file of an engine's kv directory: give the directory",
+                path.display()
+            )
+            .into());
+        }
+        Ok(Self::Lines {
+            path: path.to_owned(),
+            bytes: about.len(),
+        })
+    }
+
+    /// Whether it can be read more than once.
+    pub(super) fn is_repeatable(&self) -> bool {
+        match self {
+            Self::Input => false,
+            // A pipe has no length.
+            Self::Lines { bytes, .. } => 0 < *bytes,
+            Self::Kv(_) => true,
+        }
+    }
+
+    /// How many bytes there are to read, where that is known.
+    pub(super) fn bytes(&self) -> Option<u64> {
+        match self {
+            Self::Input => None,
+            Self::Lines { bytes, .. } => Some(*bytes).filter(|&bytes| 0 < bytes),
+            Self::Kv(directory) => Some(directory.bytes),
+        }
+    }
+
+    /// What people should know before it is read.
+    pub(super) fn notes(&self) -> &[String] {
+        match self {
+            Self::Kv(directory) => &directory.notes,
+            Self::Input | Self::Lines { .. } => &[],
+        }
+    }
+
+    /// Reads it from the beginning.
+    pub(super) fn open(&self) -> Result<Box<dyn ItemSource>, Failure> {
+        Ok(match self {
+            Self::Input => Box::new(LineSource::new(io::stdin().lock(), "standard input")),
+            Self::Lines { path, .. } => {
+                let file = File::open(path).map_err(|error| cannot_read(path, &error))?;
+                let input = BufReader::with_capacity(BUFFER_BYTES, file);
+                Box::new(LineSource::new(input, path.display().to_string()))
+            }
+            Self::Kv(directory) => Box::new(directory.items()),
+        })
+    }
+}
+
+fn cannot_read(path: &Path, error: &io::Error) -> String {
+    format!("cannot read {}: {error}", path.display())
+}
