@@ -110,9 +110,9 @@ impl StreamEntry {
     }
 
     /// Where groups are kept, and what is ignored of what was said about it.
-    pub(super) fn store(&self, warnings: &mut Vec<String>) -> StoreConfig {
-        match &self.adapter {
-            None => StoreConfig::Memory,
+    pub(super) fn store(&self, warnings: &mut Vec<String>) -> Result<StoreConfig, OutOfRange> {
+        Ok(match &self.adapter {
+            None => StoreConfig::File(KvConfig::default().file()?),
             Some(Adapter::Kv(kv)) => {
                 let ignored = [
                     ("save_interval_ms", kv.save_interval_ms.is_some()),
@@ -124,10 +124,15 @@ impl StreamEntry {
                     ));
                 }
                 match kv.store_method {
-                    None | Some(StoreMethod::InMemory) => StoreConfig::Memory,
-                    Some(StoreMethod::FileBased) => StoreConfig::NotBuiltIn {
-                        name: "kv with store_method: file_based".to_owned(),
-                    },
+                    None | Some(StoreMethod::InMemory) => {
+                        for (key, _) in kv.of_files().iter().filter(|(_, is_set)| *is_set) {
+                            warnings.push(format!(
+                                "adapter kv: `{key}` has no meaning without `store_method: file_based` and is ignored"
+                            ));
+                        }
+                        StoreConfig::Memory
+                    }
+                    Some(StoreMethod::FileBased) => StoreConfig::File(kv.file()?),
                 }
             }
             Some(Adapter::Redis(_)) => StoreConfig::NotBuiltIn {
@@ -137,7 +142,7 @@ impl StreamEntry {
                 StoreConfig::NotBuiltIn { name: name.clone() }
             }
             Some(Adapter::Other { name }) => StoreConfig::Custom { name: name.clone() },
-        }
+        })
     }
 }
 
@@ -174,8 +179,68 @@ pub(super) enum Adapter {
 pub(super) struct KvConfig {
     store_method: Option<StoreMethod>,
     file_path: Option<String>,
+    durability: Option<FileDurability>,
+    cache_bytes_max: Option<Placed>,
+    write_queue_bytes_max: Option<Placed>,
+    log_segment_bytes: Option<Placed>,
+    log_fold_bytes: Option<Placed>,
+    log_bytes_max: Option<Placed>,
     save_interval_ms: Option<u64>,
     channel_size: Option<u64>,
+}
+
+/// When a change counts as safe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum FileDurability {
+    Fsync,
+    Os,
+}
+
+impl KvConfig {
+    /// Where groups are kept in files, and how.
+    fn file(&self) -> Result<FileConfig, OutOfRange> {
+        let bytes = |key, value: Option<&Placed>, default| {
+            count(key, value, default).map(|bytes| bytes as u64)
+        };
+        Ok(FileConfig {
+            dir: self
+                .file_path
+                .as_deref()
+                .unwrap_or(FileConfig::DIR)
+                .into(),
+            durability: match self.durability {
+                None | Some(FileDurability::Fsync) => Durability::Fsync,
+                Some(FileDurability::Os) => Durability::Os,
+            },
+            cache_bytes_max: count(
+                "cache_bytes_max",
+                self.cache_bytes_max.as_ref(),
+                512 * MIB,
+            )?,
+            queue_bytes_max: count(
+                "write_queue_bytes_max",
+                self.write_queue_bytes_max.as_ref(),
+                256 * MIB,
+            )?,
+            segment_bytes: segment(self.log_segment_bytes.as_ref())?,
+            fold_bytes: bytes("log_fold_bytes", self.log_fold_bytes.as_ref(), 64 * MIB)?,
+            log_bytes_max: bytes("log_bytes_max", self.log_bytes_max.as_ref(), 1_024 * MIB)?,
+        })
+    }
+
+    /// The keys that only mean something to files, and whether they are set.
+    fn of_files(&self) -> [(&'static str, bool); 7] {
+        [
+            ("file_path", self.file_path.is_some()),
+            ("durability", self.durability.is_some()),
+            ("cache_bytes_max", self.cache_bytes_max.is_some()),
+            ("write_queue_bytes_max", self.write_queue_bytes_max.is_some()),
+            ("log_segment_bytes", self.log_segment_bytes.is_some()),
+            ("log_fold_bytes", self.log_fold_bytes.is_some()),
+            ("log_bytes_max", self.log_bytes_max.is_some()),
+        ]
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]

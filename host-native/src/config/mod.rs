@@ -12,6 +12,7 @@ pub use file::{PortEntry, StreamEntry};
 use iii_stream_core::GroupLimits;
 
 use crate::socket::Limits;
+use crate::store::Durability;
 use crate::subscriber::SubscriberLimits;
 use crate::worker::WorkerLimits;
 
@@ -122,6 +123,8 @@ pub struct JoinGuardConfig {
 pub enum StoreConfig {
     /// In memory, lost when the process ends.
     Memory,
+    /// In files.
+    File(FileConfig),
     /// By functions of workers: `<name>::set` and so on.
     Custom {
         /// What their ids begin with.
@@ -132,6 +135,30 @@ pub enum StoreConfig {
         /// Its name in the configuration.
         name: String,
     },
+}
+
+/// How groups are kept in files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileConfig {
+    /// The data directory.
+    pub dir: PathBuf,
+    /// When a change counts as safe.
+    pub durability: Durability,
+    /// Bytes of groups in memory; beyond it those not used for longest leave it.
+    pub cache_bytes_max: usize,
+    /// Bytes of changes that wait for the disk.
+    pub queue_bytes_max: usize,
+    /// Bytes of a segment of the log.
+    pub segment_bytes: u64,
+    /// Bytes of the log from which on it is folded into the streams' files.
+    pub fold_bytes: u64,
+    /// Bytes of the log at which writes wait for the folding.
+    pub log_bytes_max: u64,
+}
+
+impl FileConfig {
+    /// Where groups are kept, unless somebody said otherwise.
+    pub const DIR: &'static str = "data/stream_store";
 }
 
 /// Why a configuration cannot be used.
@@ -275,7 +302,7 @@ impl Config {
                 600_000,
             )?,
         };
-        let store = stream.store(&mut warnings);
+        let store = stream.store(&mut warnings)?;
         let host = stream.host.clone().unwrap_or_else(|| "0.0.0.0".to_owned());
         if stream.auth_function.is_none() && !is_loopback(&host) {
             warnings.push(format!(
@@ -436,6 +463,19 @@ fn limits(bounds: &file::Bounds, defaults: &Defaults) -> Result<Limits, OutOfRan
             defaults.blocked_ms,
         )?,
     })
+}
+
+fn segment(value: Option<&Placed>) -> Result<u64, OutOfRange> {
+    const MAX: u64 = 1 << 30;
+    match value {
+        None => Ok(16 * MIB as u64),
+        Some(placed) if (64 * KIB as u64..=MAX).contains(&placed.value) => Ok(placed.value),
+        Some(placed) => Err(OutOfRange {
+            key: "log_segment_bytes",
+            value: placed.clone(),
+            allowed: "64 KiB to 1 GiB, in bytes",
+        }),
+    }
 }
 
 fn handshake(value: Option<&Placed>) -> Result<Duration, OutOfRange> {
