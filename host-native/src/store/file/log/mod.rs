@@ -38,6 +38,7 @@ mod error;
 mod format;
 mod open;
 mod reader;
+mod recover;
 mod repair;
 mod scan;
 mod segment;

@@ -8,7 +8,8 @@ use super::error::{LogError, io_at};
 use super::format::{
     BATCH_ALIGN, BATCH_HEADER_BYTES, BatchHeader, FIRST_BATCH, FLAG_SEAL, StoreId, log_name, seed,
 };
-use super::open::{End, Good, list_names, make_segment, scan_log, wipe};
+use super::open::{make_segment, wipe};
+use super::recover::{End, Good, list_names, scan_log};
 use super::scan::{Stop, Walk, find_batch, read_front, read_header};
 use super::segment::Segment;
 use super::space::{Shared, fill_with_zeros};

@@ -172,7 +172,7 @@ impl Known {
 
 #[test]
 fn many_lives() {
-    for seed in 0..1_500 {
+    for seed in 0..500 {
         let mut dice = Dice(seed);
         let mut disk = SimDisk::new(seed);
         let mut known = Known::default();
@@ -259,4 +259,24 @@ fn what_a_failed_sync_left_in_the_cache_is_not_believed_durable() {
         let (_, _, records) = open(&disk.after_power_cut(seed)).expect("opens");
         assert_eq!(records, written);
     }
+}
+
+#[test]
+fn a_segment_whose_name_may_not_be_lasting_is_made_so_at_the_opening() {
+    let disk = SimDisk::new(1);
+    let mut log = create(&disk);
+    let mut written = commit(&mut log, &[&[1; 3000]]);
+    disk.plan(Fault::Error {
+        operation: Operation::SyncNames,
+        name_prefix: "",
+        at: 1,
+        lasting: Lasting::Once,
+    });
+    write(&mut log, &[&[2; 3000]]).expect_err("the name is not synced");
+    let disk = disk.after_kill();
+    let (mut log, _, _) = open(&disk).expect("opens");
+    written.extend(commit(&mut log, &[b"in the second segment"]));
+    assert_eq!(log.space().sealed_segments().len(), 1);
+    let (_, _, records) = open(&disk.after_power_cut_with(Fate::Nothing, 1)).expect("opens");
+    assert_eq!(records, written);
 }

