@@ -1,6 +1,7 @@
 //! The composition: the one place that knows every concrete part, puts them together, and listens.
 
 mod drain;
+mod group_store;
 mod readings;
 
 use std::io::ErrorKind;
@@ -8,12 +9,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use iii_stream_core::GroupLimits;
+use iii_stream_core::GroupRef;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use drain::Peers;
+use group_store::{GroupStore, Holding};
 use readings::Sources;
 
 use crate::admin;
@@ -31,7 +33,7 @@ use crate::introspection::{self, Directory};
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
 use crate::state;
-use crate::store::{MemoryStore, Store};
+use crate::store::OpenError;
 use crate::stream::{self, CustomStorage};
 use crate::subscriber::Subscribers;
 use crate::worker::Workers;
@@ -55,6 +57,9 @@ pub enum StartError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The data directory cannot be used.
+    #[error("{0}")]
+    Store(#[from] OpenError),
     /// A store that this version does not have.
     #[error("the adapter `{name}` is not built in yet: use `kv` with `store_method: in_memory`")]
     StoreNotBuiltIn {
@@ -74,7 +79,7 @@ pub struct Server {
 }
 
 struct Parts {
-    state_store: Arc<MemoryStore>,
+    state_store: GroupStore,
     registry: Arc<Registry>,
     directory: Arc<Directory>,
     functions_available: Arc<Notices>,
@@ -88,11 +93,8 @@ impl Server {
     ///
     /// Errors: [`StartError`].
     pub async fn bind(config: &Config) -> Result<Self, StartError> {
-        match &config.store {
-            StoreConfig::Memory | StoreConfig::Custom { .. } => {}
-            StoreConfig::NotBuiltIn { name } => {
-                return Err(StartError::StoreNotBuiltIn { name: name.clone() });
-            }
+        if let StoreConfig::NotBuiltIn { name } = &config.store {
+            return Err(StartError::StoreNotBuiltIn { name: name.clone() });
         }
         let workers_listener = listen("workers", &config.workers.host, config.workers.port).await?;
         let subscribers_listener = listen(
@@ -107,7 +109,7 @@ impl Server {
             subscribers_listener,
             admin_listener,
             drain_window: config.drain_window,
-            parts: Parts::new(config),
+            parts: Parts::new(config)?,
         })
     }
 
@@ -156,19 +158,11 @@ impl Server {
         } = &*parts.sources;
         // What goes on until the end.
         let mut background = JoinSet::new();
-        let expiring = store.clone();
-        background.spawn(async move { expiring.run_expiry().await });
-        let (forgetting, hub) = (store.clone(), hub.clone());
-        background.spawn(async move {
-            forgetting
-                .run_forgetting(|group| hub.interest(group) != Interest::None)
-                .await;
-        });
-        let state_store = parts.state_store.clone();
-        background.spawn(async move {
-            // Scopes have no subscribers.
-            state_store.run_forgetting(|_| false).await;
-        });
+        let hub = hub.clone();
+        let is_watched = move |group: GroupRef<'_>| hub.interest(group) != Interest::None;
+        store.spawn_care(&mut background, is_watched);
+        // Scopes have no subscribers.
+        parts.state_store.spawn_care(&mut background, |_| false);
         let channels = parts.worker_door.channels.clone();
         background.spawn(async move { channels.run_sweep().await });
         background.spawn(announce_functions(
@@ -197,11 +191,14 @@ impl Server {
         drain::drain(peers, drain_window).await;
         // The admin listener is the last to end, so that a stop can be watched.
         background.shutdown().await;
+        for store in [store, &parts.state_store] {
+            store.clone().close().await;
+        }
     }
 }
 
 impl Parts {
-    fn new(config: &Config) -> Self {
+    fn new(config: &Config) -> Result<Self, StartError> {
         let runtime = tokio::runtime::Handle::current();
         let bounds = config.bounds;
         let metrics = Arc::new(Metrics::default());
@@ -213,13 +210,8 @@ impl Parts {
         let server_id = Uuid::new_v4().to_string();
         let registry = Arc::new(Registry::new(server_id.into(), metrics.clone()));
         let feed = Feed::new(runtime.clone(), bounds.feed_pending_max, metrics.clone());
-        let store = Arc::new(MemoryStore::new(
-            &new_epoch(),
-            feed.clone(),
-            bounds.group,
-            bounds.history_total_bytes_max,
-        ));
-        let shared_store: Arc<dyn Store> = store.clone();
+        let store = GroupStore::open(&config.store, Holding::Streams, feed.clone(), &bounds)?;
+        let shared_store = store.shared();
         let hub = Arc::new(Hub::new(bounds.join_held_max, metrics.clone()));
         let waiting = Waiting::default();
         let lanes = LaneContext {
@@ -240,17 +232,13 @@ impl Parts {
         let joins = Arc::new(JoinTriggers::new(guards, config.join_guards.deny_on_error));
         let leaves = Arc::new(LeaveTriggers::new(lanes.clone()));
         let state_triggers = Arc::new(StateTriggers::new(lanes.clone()));
-        let state_store = Arc::new(MemoryStore::new(
-            &new_epoch(),
+        let state_store = GroupStore::open(
+            &config.store,
+            Holding::State,
             state_triggers.clone(),
-            // Nobody comes back to the history of a scope.
-            GroupLimits {
-                history_changes_max: 0,
-                ..bounds.group
-            },
-            0,
-        ));
-        let shared_state: Arc<dyn Store> = state_store.clone();
+            &bounds,
+        )?;
+        let shared_state = state_store.shared();
         state::register(&registry, &shared_state, &state_triggers);
         let triggers = Arc::new(Triggers::new(registry.server().clone()));
         let workers_available = Arc::new(Notices::new(lanes.clone()));
@@ -348,10 +336,11 @@ impl Parts {
             hub,
             store,
             history_bytes_max: bounds.history_total_bytes_max,
+            state_store: state_store.clone(),
             store_config: config.store.clone(),
             waiting,
         });
-        Self {
+        Ok(Self {
             state_store,
             registry,
             directory,
@@ -359,14 +348,8 @@ impl Parts {
             worker_door,
             subscriber_door,
             sources,
-        }
+        })
     }
-}
-
-/// A name for the history of this process's groups that no other process has: `[a-z0-9]+`.
-fn new_epoch() -> String {
-    let random = Uuid::new_v4().simple().to_string();
-    random[..12].to_owned()
 }
 
 /// Tells of new and gone functions, together for those that change in quick succession.

@@ -10,6 +10,8 @@ use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use iii_stream_core::text::push_string;
 
+use crate::store::Condition;
+
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const PLAIN: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 /// Prometheus exposition format.
@@ -28,6 +30,8 @@ pub struct StoreHealth {
     pub name: &'static str,
     /// What survives, in words.
     pub durability: String,
+    /// Whether it can be written.
+    pub condition: Condition,
 }
 
 /// Gives what the pages show.
@@ -60,7 +64,7 @@ pub(super) async fn answer(
     }
     match request.uri().path() {
         "/" => page(StatusCode::OK, PLAIN, INDEX),
-        "/health" => page(StatusCode::OK, JSON, health(&*inspect)),
+        "/health" => health(&*inspect),
         "/ready" if inspect.is_draining() => page(
             StatusCode::SERVICE_UNAVAILABLE,
             JSON,
@@ -83,10 +87,20 @@ pub(super) async fn answer(
     }
 }
 
-/// Shape: `{"status":"ok","version","uptime_s","store":{"name","durability"}}`.
-fn health(inspect: &dyn Inspect) -> String {
-    let StoreHealth { name, durability } = inspect.store();
-    let mut out = String::from(r#"{"status":"ok","version":"#);
+/// Shape: `{"status","version","uptime_s","store":{"name","durability","reason"?}}`. The status is `ok`, `full` while the disk has
+/// no room, or `read_only`, which only a restart ends: then the answer is a 503.
+fn health(inspect: &dyn Inspect) -> Response<Full<Bytes>> {
+    let StoreHealth {
+        name,
+        durability,
+        condition,
+    } = inspect.store();
+    let (code, status, reason) = match condition {
+        Condition::Works => (StatusCode::OK, "ok", None),
+        Condition::Full(reason) => (StatusCode::OK, "full", Some(reason)),
+        Condition::ReadOnly(reason) => (StatusCode::SERVICE_UNAVAILABLE, "read_only", Some(reason)),
+    };
+    let mut out = format!(r#"{{"status":"{status}","version":"#);
     push_string(&mut out, env!("CARGO_PKG_VERSION"));
     out.push_str(r#","uptime_s":"#);
     out.push_str(&inspect.uptime().as_secs().to_string());
@@ -94,8 +108,12 @@ fn health(inspect: &dyn Inspect) -> String {
     push_string(&mut out, name);
     out.push_str(r#","durability":"#);
     push_string(&mut out, &durability);
+    if let Some(reason) = reason {
+        out.push_str(r#","reason":"#);
+        push_string(&mut out, &reason);
+    }
     out.push_str("}}\n");
-    out
+    page(code, JSON, out)
 }
 
 fn page(

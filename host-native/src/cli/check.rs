@@ -38,6 +38,7 @@ pub(super) fn run(path: Option<&Path>) -> Result<(), Failure> {
     );
     match &config.store {
         StoreConfig::Memory => println!("store        memory only"),
+        StoreConfig::File(file) => println!("store        {}", file.dir.display()),
         StoreConfig::Custom { name } => {
             println!("store        functions of workers: {name}::set and so on");
         }
@@ -49,7 +50,7 @@ pub(super) fn run(path: Option<&Path>) -> Result<(), Failure> {
         StoreConfig::NotBuiltIn { .. } => {
             println!("valid, but this version cannot start with its store");
         }
-        StoreConfig::Memory | StoreConfig::Custom { .. } => println!("ok"),
+        StoreConfig::Memory | StoreConfig::File(_) | StoreConfig::Custom { .. } => println!("ok"),
     }
     Ok(())
 }

@@ -91,10 +91,13 @@ fn program() -> String {
 
 /// Says what runs where. The lines for `workers`, `subscribers` and `admin` are read by tools.
 fn greet(config: &Config, server: &Server) -> Result<(), Failure> {
-    let store = match config.store {
-        StoreConfig::Memory => "MEMORY ONLY: everything is lost when this process ends",
-        StoreConfig::Custom { .. } => "functions of your workers",
-        StoreConfig::NotBuiltIn { .. } => "none",
+    let store = match &config.store {
+        StoreConfig::Memory => "MEMORY ONLY: everything is lost when this process ends".to_owned(),
+        StoreConfig::File(file) => {
+            format!("{} ({})", file.dir.display(), file.durability.in_words())
+        }
+        StoreConfig::Custom { .. } => "functions of your workers".to_owned(),
+        StoreConfig::NotBuiltIn { .. } => "none".to_owned(),
     };
     let mut out = std::io::stdout().lock();
     writeln!(out, "iii-stream {}", env!("CARGO_PKG_VERSION"))?;

@@ -9,7 +9,8 @@ use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visi
 
 use serde_saphyr::Spanned;
 
-use super::{ConfigError, StoreConfig};
+use super::{ConfigError, FileConfig, MIB, OutOfRange, StoreConfig, count, segment};
+use crate::store::Durability;
 
 /// A number with its place in the file, so that an error can say where it stands.
 pub(super) type Placed = Spanned<u64>;
@@ -204,20 +205,12 @@ impl KvConfig {
             count(key, value, default).map(|bytes| bytes as u64)
         };
         Ok(FileConfig {
-            dir: self
-                .file_path
-                .as_deref()
-                .unwrap_or(FileConfig::DIR)
-                .into(),
+            dir: self.file_path.as_deref().unwrap_or(FileConfig::DIR).into(),
             durability: match self.durability {
                 None | Some(FileDurability::Fsync) => Durability::Fsync,
                 Some(FileDurability::Os) => Durability::Os,
             },
-            cache_bytes_max: count(
-                "cache_bytes_max",
-                self.cache_bytes_max.as_ref(),
-                512 * MIB,
-            )?,
+            cache_bytes_max: count("cache_bytes_max", self.cache_bytes_max.as_ref(), 512 * MIB)?,
             queue_bytes_max: count(
                 "write_queue_bytes_max",
                 self.write_queue_bytes_max.as_ref(),
@@ -235,7 +228,10 @@ impl KvConfig {
             ("file_path", self.file_path.is_some()),
             ("durability", self.durability.is_some()),
             ("cache_bytes_max", self.cache_bytes_max.is_some()),
-            ("write_queue_bytes_max", self.write_queue_bytes_max.is_some()),
+            (
+                "write_queue_bytes_max",
+                self.write_queue_bytes_max.is_some(),
+            ),
             ("log_segment_bytes", self.log_segment_bytes.is_some()),
             ("log_fold_bytes", self.log_fold_bytes.is_some()),
             ("log_bytes_max", self.log_bytes_max.is_some()),

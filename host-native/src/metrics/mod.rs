@@ -95,6 +95,21 @@ metrics! {
         store_groups: u64 = "iii_stream_store_groups", "groups in the store, with those that are empty but not forgotten yet";
         history_bytes: u64 = "iii_stream_history_bytes", "bytes of changes kept for resuming, all groups together";
         history_bytes_max: u64 = "iii_stream_history_bytes_max", "bound of iii_stream_history_bytes";
+        store_writable: u64 = "iii_stream_store_writable", "1 while changes can be stored; 0 while the disk is full, or after it failed";
+        store_cache_bytes: Option<u64> = "iii_stream_store_cache_bytes", "bytes of groups in memory";
+        store_cache_bytes_max: Option<u64> = "iii_stream_store_cache_bytes_max", "bound of iii_stream_store_cache_bytes";
+        store_queue_bytes: Option<u64> = "iii_stream_store_queue_bytes", "bytes of changes that wait for the disk now";
+        store_queue_bytes_max: Option<u64> = "iii_stream_store_queue_bytes_max", "bound of iii_stream_store_queue_bytes";
+        store_log_bytes: Option<u64> = "iii_stream_store_log_bytes", "bytes of the commit log that are not folded into the streams' files";
+        store_log_bytes_max: Option<u64> = "iii_stream_store_log_bytes_max", "bound of iii_stream_store_log_bytes";
+        store_batches: Option<Total> = "iii_stream_store_batches_total", "batches written to the commit log, each with one sync unless durability is os";
+        store_records: Option<Total> = "iii_stream_store_records_total", "changes written to the commit log";
+        store_log_written: Option<Total> = "iii_stream_store_log_written_bytes_total", "bytes given to the system for the commit log";
+        store_fold_written: Option<Total> = "iii_stream_store_fold_written_bytes_total", "bytes given to the system for the streams' files";
+        store_folds: Option<Total> = "iii_stream_store_folds_total", "times that the commit log was folded into the streams' files";
+        store_loads: Option<Total> = "iii_stream_store_loads_total", "groups loaded from the disk";
+        store_evictions: Option<Total> = "iii_stream_store_evictions_total", "groups that left memory because the cache was full";
+        store_sync_seconds: Option<Arc<Histogram<TimeBuckets>>> = "iii_stream_store_sync_seconds", "time to write one batch to the commit log and to make it safe";
     }
 }
 

@@ -1,6 +1,7 @@
 //! The text that monitoring reads: Prometheus exposition format, version 0.0.4. Knows no metric by name.
 
 use std::fmt::{Display, Write};
+use std::sync::Arc;
 
 /// Something that is shown as the samples of one metric.
 pub trait Metric {
@@ -121,6 +122,14 @@ impl<M: Metric> Metric for Option<M> {
         if let Some(metric) = self {
             metric.write(samples, labels);
         }
+    }
+}
+
+impl<M: Metric> Metric for Arc<M> {
+    const TYPE: &'static str = M::TYPE;
+
+    fn write(&self, samples: &mut Samples<'_>, labels: &str) {
+        M::write(self, samples, labels);
     }
 }
 

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::group_store::GroupStore;
 use crate::admin::{CONNECTIONS_MAX, Inspect, StoreHealth};
 use crate::config::StoreConfig;
 use crate::engine::Waiting;
 use crate::hub::Hub;
 use crate::lifecycle::Lifecycle;
-use crate::metrics::{self, By, Info, Metrics, Port, ProcessReadings, Readings};
-use crate::store::MemoryStore;
+use crate::metrics::{self, By, Info, Metrics, Port, ProcessReadings, Readings, Total};
+use crate::store::{Condition, FileReadings};
 use crate::subscriber::Subscribers;
 use crate::worker::Workers;
 
@@ -20,7 +21,8 @@ pub(super) struct Sources {
     pub(super) workers: Arc<Workers>,
     pub(super) subscribers: Arc<Subscribers>,
     pub(super) hub: Arc<Hub>,
-    pub(super) store: Arc<MemoryStore>,
+    pub(super) store: GroupStore,
+    pub(super) state_store: GroupStore,
     pub(super) history_bytes_max: usize,
     pub(super) store_config: StoreConfig,
     pub(super) waiting: Waiting,
@@ -38,10 +40,14 @@ impl Sources {
         ] {
             *connections_max.of_mut(port) = bound as u64;
         }
+        let file = self.store.file_readings();
+        let of_file = |read: fn(&FileReadings) -> u64| file.as_ref().map(read);
+        let total_of_file =
+            |read: fn(&FileReadings) -> u64| file.as_ref().map(|file| Total(read(file) as f64));
         Readings {
             info: Info(vec![
                 ("version", env!("CARGO_PKG_VERSION").to_owned()),
-                ("store", self.store().name.to_owned()),
+                ("store", Inspect::store(self).name.to_owned()),
             ]),
             uptime_seconds: self.lifecycle.uptime().as_secs_f64(),
             draining: u64::from(self.lifecycle.is_draining()),
@@ -56,6 +62,21 @@ impl Sources {
             store_groups: self.store.groups_len() as u64,
             history_bytes: self.store.history_bytes() as u64,
             history_bytes_max: self.history_bytes_max as u64,
+            store_writable: u64::from(Inspect::store(self).condition == Condition::Works),
+            store_cache_bytes: of_file(|file| file.cache_bytes),
+            store_cache_bytes_max: of_file(|file| file.cache_bytes_max),
+            store_queue_bytes: of_file(|file| file.queue_bytes),
+            store_queue_bytes_max: of_file(|file| file.queue_bytes_max),
+            store_log_bytes: of_file(|file| file.log_bytes),
+            store_log_bytes_max: of_file(|file| file.log_bytes_max),
+            store_batches: total_of_file(|file| file.batches),
+            store_records: total_of_file(|file| file.records),
+            store_log_written: total_of_file(|file| file.log_written_bytes),
+            store_fold_written: total_of_file(|file| file.fold_written_bytes),
+            store_folds: total_of_file(|file| file.folds),
+            store_loads: total_of_file(|file| file.loads),
+            store_evictions: total_of_file(|file| file.evictions),
+            store_sync_seconds: self.store.sync_seconds(),
         }
     }
 }
@@ -70,15 +91,26 @@ impl Inspect for Sources {
     }
 
     fn store(&self) -> StoreHealth {
-        match &self.store_config {
-            StoreConfig::Custom { name } => StoreHealth {
-                name: "custom",
-                durability: format!("that of the functions {name}::set and so on of your workers"),
-            },
-            StoreConfig::Memory | StoreConfig::NotBuiltIn { .. } => StoreHealth {
-                name: "memory",
-                durability: "none: everything is lost when this process ends".to_owned(),
-            },
+        let (name, durability) = match &self.store_config {
+            StoreConfig::Custom { name } => (
+                "custom",
+                format!("that of the functions {name}::set and so on of your workers"),
+            ),
+            StoreConfig::File(file) => ("file", file.durability.in_words().to_owned()),
+            StoreConfig::Memory | StoreConfig::NotBuiltIn { .. } => (
+                "memory",
+                "none: everything is lost when this process ends".to_owned(),
+            ),
+        };
+        // The state is on the same disk: what troubles one will trouble the other.
+        let condition = match self.store.condition() {
+            Condition::Works => self.state_store.condition(),
+            trouble => trouble,
+        };
+        StoreHealth {
+            name,
+            durability,
+            condition,
         }
     }
 

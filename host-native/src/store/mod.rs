@@ -13,7 +13,7 @@ use iii_stream_core::{
     Change, Command, Committed, Demand, Draft, GroupKey, GroupRef, Item, Json, Position,
 };
 
-pub use file::{Durability, FileOptions, FileReadings, FileStore};
+pub use file::{Durability, FileOptions, FileReadings, FileStore, OpenError};
 pub use memory::MemoryStore;
 
 /// Takes what became of a request, now or later, on any thread. It must not block.

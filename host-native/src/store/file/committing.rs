@@ -2,13 +2,13 @@
 //! tests run it by hand.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::log::{Batch, Log, WriteError};
 use super::queue::Taken;
 use super::waiting::Waiting;
 use super::{Durability, Inner};
-use crate::metrics::Counter;
+use crate::metrics::{Counter, Histogram, TimeBuckets};
 use crate::socket::in_one_turn;
 use crate::store::StoreError;
 
@@ -24,6 +24,7 @@ pub(super) struct Activity {
     pub(super) batches: Counter,
     pub(super) records: Counter,
     pub(super) written_bytes: Counter,
+    pub(super) sync_seconds: Arc<Histogram<TimeBuckets>>,
 }
 
 /// The one who writes the log.
@@ -81,12 +82,14 @@ impl Committer {
     fn write(&mut self, batch: &mut Batch) -> Result<(), WriteError> {
         let floor_ms = self.inner.floor.get();
         let switches = self.log.would_switch(batch);
+        let begun = Instant::now();
         self.log.write(batch, floor_ms)?;
         if self.inner.durability == Durability::Fsync {
             self.log.sync()?;
         }
         self.told_floor_ms = floor_ms;
         let activity = &self.inner.activity;
+        activity.sync_seconds.observe_time(begun.elapsed());
         activity.batches.inc();
         activity.records.inc_by(u64::from(batch.records()));
         activity.written_bytes.inc_by(batch.written_bytes() as u64);

@@ -49,7 +49,7 @@ use super::{
     Store, StreamGroups,
 };
 use crate::clock;
-use crate::metrics::Counter;
+use crate::metrics::{Counter, Histogram, TimeBuckets};
 use cache::{FloorMs, Sum};
 use condition::Present;
 use entry::{Body, Entry, State};
@@ -201,6 +201,11 @@ impl FileStore {
         self.inner.condition.get()
     }
 
+    /// How long it takes to write a batch and to make it safe.
+    pub fn sync_seconds(&self) -> Arc<Histogram<TimeBuckets>> {
+        self.inner.activity.sync_seconds.clone()
+    }
+
     /// What is counted and measured.
     pub fn readings(&self) -> FileReadings {
         self.inner.readings()
@@ -222,10 +227,16 @@ pub struct FileReadings {
     pub history_bytes: u64,
     /// Bytes of groups in memory.
     pub cache_bytes: u64,
+    /// The bound of these.
+    pub cache_bytes_max: u64,
     /// Bytes of records that wait for the log.
     pub queue_bytes: u64,
+    /// The bound of these.
+    pub queue_bytes_max: u64,
     /// Bytes of the log that are not folded.
     pub log_bytes: u64,
+    /// The bound of these.
+    pub log_bytes_max: u64,
     /// Batches written to the log.
     pub batches: u64,
     /// Records in them.
@@ -248,8 +259,11 @@ impl Inner {
             groups: self.table.len() as u64,
             history_bytes: self.history_bytes.get() as u64,
             cache_bytes: self.memory_bytes.get() as u64,
+            cache_bytes_max: self.cache_bytes_max as u64,
             queue_bytes: self.queue.bytes() as u64,
+            queue_bytes_max: self.queue.bytes_max() as u64,
             log_bytes: self.log_space.live_bytes(),
+            log_bytes_max: self.log_bytes_max,
             batches: self.activity.batches.get(),
             records: self.activity.records.get(),
             log_written_bytes: self.activity.written_bytes.get(),

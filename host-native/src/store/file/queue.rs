@@ -156,6 +156,10 @@ impl Queue {
         self.pending.lock().batch.bytes()
     }
 
+    pub(super) fn bytes_max(&self) -> usize {
+        self.bytes_max
+    }
+
     /// Errors: too much waits already.
     pub(super) fn check_room(&self) -> Result<(), StoreError> {
         if self.pending.lock().batch.bytes() < self.bytes_max {

@@ -54,6 +54,18 @@ pub enum Durability {
     Fsync,
 }
 
+impl Durability {
+    /// What it promises, in one sentence.
+    pub fn in_words(self) -> &'static str {
+        match self {
+            Self::Fsync => "fsync: an acknowledged change survives a power cut",
+            Self::Os => {
+                "os: an acknowledged change survives a crash of the process, not a power cut"
+            }
+        }
+    }
+}
+
 /// One change of what the manifest says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Edit<'a> {
