@@ -27,43 +27,10 @@ pub(super) struct Activity {
     pub(super) sync_seconds: Arc<Histogram<TimeBuckets>>,
 }
 
-/// How many records a batch should have, and how long to wait for them. A sync costs the same for one record and for a hundred, so
-/// under load it pays to wait for those who are about to come; a lone caller never waits.
-#[derive(Default)]
-struct Pace {
-    /// The largest batch of late, times [`PACE_UNIT`].
-    records_scaled: u32,
-    /// What a batch takes, by and large.
-    batch_time: Duration,
-}
-
-/// The largest batch is forgotten by one part in so many with each batch.
-const PACE_UNIT: u32 = 64;
-
-/// Smaller batches are not waited for.
-const PACED_RECORDS_MIN: u32 = 16;
-
-impl Pace {
-    fn note(&mut self, records: u32, time: Duration) {
-        let faded = self.records_scaled - self.records_scaled / PACE_UNIT;
-        self.records_scaled = faded.max(records.saturating_mul(PACE_UNIT));
-        self.batch_time = (self.batch_time * 7 + time) / 8;
-    }
-
-    /// How many records are wanted, and how long to wait for them.
-    fn next(&self) -> (u32, Duration) {
-        match self.records_scaled / PACE_UNIT {
-            ..PACED_RECORDS_MIN => (0, Duration::ZERO),
-            records => (records, self.batch_time * *PACE / 4),
-        }
-    }
-}
-
 /// The one who writes the log.
 pub(super) struct Committer {
     inner: Arc<Inner>,
     log: Log,
-    pace: Pace,
     /// The time that the last batch tells of.
     told_floor_ms: u64,
 }
@@ -73,19 +40,13 @@ impl Committer {
         Self {
             inner,
             log,
-            pace: Pace::default(),
             told_floor_ms: 0,
         }
     }
 
     /// Does what there is to do, or waits for it at most so long. `false` once there will be no more.
     pub(super) fn turn(&mut self, time_max: Duration) -> bool {
-        let (records_wanted, more_time_max) = self.pace.next();
-        match self
-            .inner
-            .queue
-            .take(time_max, records_wanted, more_time_max)
-        {
+        match self.inner.queue.take(time_max) {
             Taken::Work(batch, waiting) => self.commit(batch, waiting),
             Taken::Idle => self.look_after(),
             Taken::Stopping => return false,
@@ -123,9 +84,7 @@ impl Committer {
         }
         self.told_floor_ms = floor_ms;
         let activity = &self.inner.activity;
-        let time = begun.elapsed();
-        self.pace.note(batch.records(), time);
-        activity.sync_seconds.observe_time(time);
+        activity.sync_seconds.observe_time(begun.elapsed());
         activity.batches.inc();
         activity.records.inc_by(u64::from(batch.records()));
         activity.written_bytes.inc_by(batch.written_bytes() as u64);
@@ -204,10 +163,3 @@ impl Committer {
         }
     }
 }
-
-static PACE: std::sync::LazyLock<u32> = std::sync::LazyLock::new(|| {
-    std::env::var("III_PACE")
-        .ok()
-        .and_then(|t| t.parse().ok())
-        .unwrap_or(0)
-});

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Wake, Waker};
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use parking_lot::{Condvar, Mutex};
 
 use super::log::{Batch, RecordAt};
 use super::waiting::Waiting;
@@ -33,8 +33,8 @@ struct Pending {
     waiting: Vec<Waiting>,
     /// Records are refused, while groups are taken back to what is safe.
     is_refusing: bool,
-    /// The log's thread sleeps until there are so many records, and nobody is about to wake it.
-    wakes_at: Option<u32>,
+    /// The log's thread sleeps and nobody is about to wake it.
+    is_asleep: bool,
     is_stopping: bool,
 }
 
@@ -56,7 +56,7 @@ impl Queue {
                 batch: Batch::new(durable_lsn),
                 waiting: Vec::new(),
                 is_refusing: false,
-                wakes_at: None,
+                is_asleep: false,
                 is_stopping: false,
             }),
             filled: Condvar::new(),
@@ -111,36 +111,23 @@ impl Queue {
         None
     }
 
-    /// Takes everything; waits for something at most `time_max`, and then at most `more_time_max` for more, until there are
-    /// `records_wanted`.
-    pub(super) fn take(
-        &self,
-        time_max: Duration,
-        records_wanted: u32,
-        more_time_max: Duration,
-    ) -> Taken {
+    /// Takes everything, or waits for something at most so long.
+    pub(super) fn take(&self, time_max: Duration) -> Taken {
         let mut pending = self.pending.lock();
         if pending.waiting.is_empty() {
             if pending.is_stopping {
                 return Taken::Stopping;
             }
-            self.sleep(&mut pending, 0, time_max);
+            pending.is_asleep = true;
+            self.filled.wait_for(&mut pending, time_max);
+            pending.is_asleep = false;
         }
         if pending.waiting.is_empty() {
             return Taken::Idle;
         }
-        if pending.batch.records() < records_wanted && !more_time_max.is_zero() {
-            self.sleep(&mut pending, records_wanted, more_time_max);
-        }
         let next = Batch::new(pending.batch.end_lsn());
         let batch = std::mem::replace(&mut pending.batch, next);
         Taken::Work(batch, std::mem::take(&mut pending.waiting))
-    }
-
-    fn sleep(&self, pending: &mut MutexGuard<'_, Pending>, records: u32, time_max: Duration) {
-        pending.wakes_at = Some(records);
-        self.filled.wait_for(pending, time_max);
-        pending.wakes_at = None;
     }
 
     /// Refuses records from now on; gives those who wait for records that will not be written.
@@ -183,11 +170,7 @@ impl Queue {
 
     /// Wakes the log's thread at the end of the caller's turn: what it writes together is written together.
     fn wake(self: &Arc<Self>, pending: &mut Pending) {
-        if pending
-            .wakes_at
-            .take_if(|records| *records <= pending.batch.records())
-            .is_some()
-        {
+        if std::mem::take(&mut pending.is_asleep) {
             at_end_of_turn(Waker::from(self.clone()));
         }
     }

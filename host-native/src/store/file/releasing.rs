@@ -42,7 +42,7 @@ impl Releasing {
     /// Tells everybody. Called by one thread.
     pub(super) fn release(&self, inner: &Arc<Inner>, waiting: Vec<Waiting>) {
         let mut safe = self.safe.lock();
-        let is_short = !safe.is_running && waiting.len() <= *INL;
+        let is_short = !safe.is_running && waiting.len() <= TOLD_AT_ONCE_MAX;
         let Some(runtime) = self.runtime.as_ref().filter(|_| !is_short) else {
             drop(safe);
             return in_one_turn(|| {
@@ -80,10 +80,3 @@ async fn run(inner: Arc<Inner>) {
         }
     }
 }
-
-static INL: std::sync::LazyLock<usize> = std::sync::LazyLock::new(|| {
-    std::env::var("III_INLINE")
-        .ok()
-        .and_then(|t| t.parse().ok())
-        .unwrap_or(TOLD_AT_ONCE_MAX)
-});
