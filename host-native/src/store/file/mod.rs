@@ -14,13 +14,17 @@ mod files;
 mod folding;
 mod format_mark;
 mod loading;
+mod locking;
 pub mod log;
+pub mod looking;
 pub mod manifest;
 pub mod names;
 mod opening;
 mod queue;
 mod reading;
 mod record;
+pub mod repairing;
+
 mod space;
 pub mod stream_file;
 mod table;
@@ -29,6 +33,7 @@ mod test_random;
 #[cfg(test)]
 mod tests;
 mod threads;
+pub mod verifying;
 mod waiting;
 mod writing;
 

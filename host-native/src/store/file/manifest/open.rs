@@ -42,6 +42,11 @@ impl Manifest {
         Ok(Some((manifest, contents, cut)))
     }
 
+    /// Whether a file of this name is a manifest.
+    pub fn is_name(file: &str) -> bool {
+        number_of(file).is_some()
+    }
+
     /// Reads the manifest of a directory and changes nothing, also behind units that are damaged. `None` where there is none.
     ///
     /// Errors: its header is damaged, it was renamed, or is of a newer version; what the system says.
