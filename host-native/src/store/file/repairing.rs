@@ -5,6 +5,9 @@
 //! manifest says where everything is: before that nothing was changed that a group is made of. All histories get new names, as
 //! sequences that subscribers have seen may be given again.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -205,7 +208,7 @@ fn keep_what_goes(
 ) -> Result<(), RepairError> {
     let lists = |error| ManifestError::io(&look.disk.path_of(""), "list", error);
     let names = look.disk.list().map_err(lists)?;
-    let is_manifest_harmed = !look.manifest.damages.is_empty();
+    let is_manifest_harmed = !look.manifest.damages.is_empty() || look.manifest.cut.is_some();
     let is_log_harmed = look.log.damage.is_some()
         || !look.odd_records.is_empty()
         || harms.values().any(|harm| 0 < harm.lost_records);

@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use iii_stream_core::GroupLimits;
 
-use super::log;
+use super::extent::Extent;
+use super::log::{self, LogError};
 use super::looking::{Look, LookError, Trouble, named};
 use super::names::{is_stream_file_name, stream_file_name};
 use super::opening::LOCK;
 use super::stream_file::{StreamFile, StreamFileError};
-use crate::store::file::extent::Extent;
 
 /// What begins the names of files that a repair has kept.
 pub(super) const LOST_PREFIX: &str = "lost-";
@@ -114,11 +114,25 @@ fn verify_manifest(look: &Look, verified: &mut Verified) {
                       Restore the directory from a backup, or use --repair";
         verified.damage(trouble, advice);
     }
-    if let Some(cut) = &look.manifest.cut {
-        let what = format!("a unit of {} bytes was not finished", cut.bytes);
-        let advice = "the log still has what it was about; the next start cuts it off";
-        verified.harmless(cut.path.clone(), Some(cut.offset), &what, advice);
+    let Some(cut) = &look.manifest.cut else {
+        return;
+    };
+    if let Some(LogError::Missing { .. }) = look.log.damage {
+        let trouble = Trouble {
+            file: cut.path.clone(),
+            offset: Some(cut.offset),
+            what: format!(
+                "the last unit, of {} bytes, cannot be read, and the log no longer has what it was about",
+                cut.bytes
+            ),
+        };
+        let advice = "groups that were last written to the streams' files then go back to what they were before. \
+                      Restore the directory from a backup, or use --repair";
+        return verified.damage(trouble, advice);
     }
+    let what = format!("a unit of {} bytes was not finished", cut.bytes);
+    let advice = "the log still has what it was about; the next start cuts it off";
+    verified.harmless(cut.path.clone(), Some(cut.offset), &what, advice);
 }
 
 fn verify_log(look: &Look, verified: &mut Verified) {
@@ -145,14 +159,8 @@ fn verify_log(look: &Look, verified: &mut Verified) {
             .map_or(log::Log::FIRST_SEGMENT, |start| start.segment);
         let report = log::scan_report(&*look.disk, &contents.store_id, start_segment);
         let places = report.map(|report| report.places).unwrap_or_default();
-        if places.is_empty() {
-            let trouble = Trouble {
-                file: look.disk.path_of("log"),
-                offset: None,
-                what: error.to_string(),
-            };
-            verified.damage(trouble, advice);
-        }
+        let first = first_trouble(look, error);
+        verified.damage(first.clone(), advice);
         for place in places {
             let what = match place.lost_bytes {
                 0 => place.what,
@@ -163,13 +171,41 @@ fn verify_log(look: &Look, verified: &mut Verified) {
                 offset: Some(place.offset),
                 what,
             };
-            verified.damage(trouble, advice);
+            if (&trouble.file, trouble.offset) != (&first.file, first.offset) {
+                verified.damage(trouble, advice);
+            }
         }
     }
     for trouble in look.odd_troubles() {
         let advice = "the manifest and the log do not fit together. Restore the directory from a backup, or use --repair, \
                       which leaves the record out";
         verified.damage(trouble, advice);
+    }
+}
+
+/// Where the log cannot be read on.
+fn first_trouble(look: &Look, error: &LogError) -> Trouble {
+    match error {
+        LogError::Damaged {
+            file,
+            offset,
+            expected,
+            ..
+        } => Trouble {
+            file: file.clone(),
+            offset: Some(*offset),
+            what: expected.clone(),
+        },
+        LogError::Missing { file, .. } => Trouble {
+            file: file.clone(),
+            offset: None,
+            what: "the file is missing".to_owned(),
+        },
+        error => Trouble {
+            file: look.disk.path_of("log"),
+            offset: None,
+            what: error.to_string(),
+        },
     }
 }
 
