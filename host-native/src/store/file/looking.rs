@@ -66,6 +66,17 @@ pub struct Trouble {
     pub what: String,
 }
 
+impl std::fmt::Display for Trouble {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { file, offset, what } = self;
+        match offset {
+            _ if what.contains(file.as_str()) => write!(f, "{what}"),
+            Some(offset) => write!(f, "{file}, byte {offset}: {what}"),
+            None => write!(f, "{file}: {what}"),
+        }
+    }
+}
+
 /// A group, as far as it can be made.
 pub(super) struct Made {
     /// The last state that can be had; `None` where there is none.
