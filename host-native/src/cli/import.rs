@@ -174,7 +174,7 @@ fn outcome(tally: &Tally) -> Result<(), Failure> {
     }
     if 0 < tally.refused {
         let refused = items(tally.refused);
-        return Err(format!("refused: {refused}; the rest is imported").into());
+        return Err(format!("{refused} refused; the rest is imported").into());
     }
     Ok(())
 }
