@@ -408,10 +408,12 @@ impl Store for FileStore {
     }
 
     fn list_groups(&self, stream: &str, done: Done<Vec<Arc<str>>>) {
-        done(Ok(self.inner.listing.groups_of(stream)));
+        let stream = stream.to_owned();
+        self.inner
+            .list_names(move |listing| listing.groups_of(&stream), done);
     }
 
     fn list_all(&self, done: Done<Vec<StreamGroups>>) {
-        done(Ok(self.inner.listing.all()));
+        self.inner.list_names(Listing::all, done);
     }
 }

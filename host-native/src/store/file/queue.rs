@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Wake, Waker};
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::log::{Batch, RecordAt};
 use super::waiting::Waiting;
@@ -92,7 +92,7 @@ impl Queue {
         }
         let at = pending.batch.push(|out| out.extend_from_slice(record));
         pending.waiting.push(waiting);
-        self.wake(&mut pending);
+        self.wake(pending);
         Ok(at)
     }
 
@@ -107,8 +107,14 @@ impl Queue {
             return Some(waiting);
         }
         pending.waiting.push(waiting);
-        self.wake(&mut pending);
+        self.wake(pending);
         None
+    }
+
+    /// Adds somebody who waits for everything that came before. It comes back if there is nothing to wait for.
+    pub(super) fn wait_for_all(self: &Arc<Self>, waiting: Waiting) -> Option<Waiting> {
+        let lsn = self.pending.lock().batch.end_lsn();
+        self.wait(lsn, waiting)
     }
 
     /// Takes everything, or waits for something at most so long.
@@ -169,8 +175,11 @@ impl Queue {
     }
 
     /// Wakes the log's thread at the end of the caller's turn: what it writes together is written together.
-    fn wake(self: &Arc<Self>, pending: &mut Pending) {
-        if std::mem::take(&mut pending.is_asleep) {
+    fn wake(self: &Arc<Self>, mut pending: MutexGuard<'_, Pending>) {
+        let is_asleep = std::mem::take(&mut pending.is_asleep);
+        // Outside of a turn the thread is woken here and now, which takes the same lock.
+        drop(pending);
+        if is_asleep {
             at_end_of_turn(Waker::from(self.clone()));
         }
     }
