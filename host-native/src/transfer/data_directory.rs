@@ -2,6 +2,7 @@
 //! through the store itself, many items at a time.
 
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use iii_stream_core::command::{Action, Returning};
@@ -30,16 +31,16 @@ const ITEM_BYTES_MAX: usize = 32 << 20;
 /// Where items may be read. See the module.
 pub struct DataDirectory {
     path: PathBuf,
-    streams: Arc<Look>,
-    state: Option<Arc<Look>>,
+    streams: Rc<Look>,
+    state: Option<Rc<Look>>,
     /// What there is to read, in bytes.
     pub bytes: u64,
 }
 
 /// Reads a data directory, group by group.
 pub struct DataSource {
-    streams: Arc<Look>,
-    state: Option<Arc<Look>>,
+    streams: Rc<Look>,
+    state: Option<Rc<Look>>,
     /// What is to be read, the last one first.
     asked: Vec<Asked>,
     listed: std::vec::IntoIter<(Arc<str>, Item)>,
@@ -81,8 +82,8 @@ impl DataDirectory {
         let bytes = streams.bytes() + state.as_ref().map_or(0, Look::bytes);
         Ok(Self {
             path: path.to_owned(),
-            streams: Arc::new(streams),
-            state: state.map(Arc::new),
+            streams: Rc::new(streams),
+            state: state.map(Rc::new),
             bytes,
         })
     }

@@ -175,7 +175,7 @@ fn bad_headers(look: &Look) -> Result<Vec<Arc<str>>, StreamFileError> {
             Ok(_) => {}
             Err(error) if error.is_missing() => {}
             Err(StreamFileError::DamagedHeader { .. } | StreamFileError::NotAStreamFile { .. }) => {
-                bad.push(stream)
+                bad.push(stream);
             }
             Err(error) => return Err(error),
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use iii_stream_core::GroupLimits;
+use iii_stream_core::{Group, GroupLimits};
 
 use super::extent::Extent;
 use super::log::{self, LogError};
@@ -264,7 +264,7 @@ fn verify_groups(look: &Look, verified: &mut Verified, on_group: &mut dyn FnMut(
             streams.insert(key.stream.clone());
             verified.counts.groups += 1;
         }
-        let seq = made.group.as_ref().map_or(0, |group| group.seq());
+        let seq = made.group.as_ref().map_or(0, Group::seq);
         for trouble in made.troubles {
             let name = named(key);
             let advice = match &made.group {
