@@ -14,7 +14,9 @@ mod files;
 mod folding;
 mod format_mark;
 mod loading;
+mod locking;
 pub mod log;
+pub mod looking;
 pub mod manifest;
 pub mod names;
 mod opening;
@@ -22,6 +24,7 @@ mod queue;
 mod reading;
 mod record;
 mod releasing;
+pub mod repairing;
 mod space;
 pub mod stream_file;
 mod table;
@@ -30,6 +33,7 @@ mod test_random;
 #[cfg(test)]
 mod tests;
 mod threads;
+pub mod verifying;
 mod waiting;
 mod writing;
 

@@ -27,7 +27,7 @@ use crate::store::ChangeSink;
 use crate::store::listing::Listing;
 
 /// Held as long as a process uses the directory.
-const LOCK: &str = "lock";
+pub(super) const LOCK: &str = "lock";
 
 /// Size of the first segment of a log.
 const FIRST_SEGMENT_BYTES: u64 = 1 << 20;
@@ -371,20 +371,21 @@ fn new_epoch() -> String {
 }
 
 /// The groups as manifest and log tell of them.
-struct Groups {
-    by_stream: HashMap<Arc<str>, HashMap<Arc<str>, Known>>,
+pub(super) struct Groups {
+    pub(super) by_stream: HashMap<Arc<str>, HashMap<Arc<str>, Known>>,
     /// What is kept of histories that ended, by group.
-    gone: Vec<(GroupKey, Kept)>,
+    pub(super) gone: Vec<(GroupKey, Kept)>,
 }
 
-struct Known {
-    state: State,
-    has_items: bool,
+/// What they tell of one group.
+pub(super) struct Known {
+    pub(super) state: State,
+    pub(super) has_items: bool,
     has_clients: bool,
 }
 
 impl Groups {
-    fn of(contents: &mut Contents) -> Self {
+    pub(super) fn of(contents: &mut Contents) -> Self {
         let mut groups = Self {
             by_stream: HashMap::new(),
             gone: Vec::new(),
@@ -399,7 +400,7 @@ impl Groups {
     }
 
     /// Takes note of a record of the log.
-    fn take(&mut self, at: RecordAt, bytes: &[u8]) -> Result<(), String> {
+    pub(super) fn take(&mut self, at: RecordAt, bytes: &[u8]) -> Result<(), String> {
         let record = read_record(bytes).ok_or("it is no record of this version")?;
         let GroupRef { stream, group } = record.group;
         let known = self
