@@ -132,7 +132,7 @@ fn run(
 }
 
 fn place(item: usize) -> String {
-    format!(r#""group_id":"g-{}","item_id":"m1""#, item)
+    format!(r#""group_id":"g-{item}","item_id":"m1""#)
 }
 
 fn seed(server: &ServerProcess, items: usize) -> io::Result<()> {
