@@ -71,12 +71,7 @@ impl Committer {
             }
             self.inner.queue.set_durable_lsn(self.log.end_lsn());
         }
-        let inner = &self.inner;
-        in_one_turn(|| {
-            for waiting in waiting {
-                waiting.release(inner);
-            }
-        });
+        self.inner.releasing.release(&self.inner, waiting);
     }
 
     fn write(&mut self, batch: &mut Batch) -> Result<(), WriteError> {

@@ -20,6 +20,7 @@ use super::log::{Log, LogError, LogOptions, RecordAt};
 use super::manifest::{Contents, Durability, Edit, GroupKept, Manifest, ManifestError};
 use super::queue::Queue;
 use super::record::read_record;
+use super::releasing::Releasing;
 use super::table::Table;
 use super::{FileOptions, Inner, RunAside};
 use crate::store::ChangeSink;
@@ -134,6 +135,7 @@ pub(super) fn open_dir(
     sink: Arc<dyn ChangeSink>,
     options: FileOptions,
     run_aside: RunAside,
+    releasing: Releasing,
 ) -> Result<Opened, OpenError> {
     let path = dir.display().to_string();
     let failed = |doing, source| OpenError::System {
@@ -157,7 +159,7 @@ pub(super) fn open_dir(
         Err(TryLockError::Error(error)) => return Err(failed("lock", error)),
     }
     let disk: Arc<dyn Disk> = Arc::new(RealDisk::new(dir));
-    let mut opened = open(&disk, sink, options, run_aside, &boot_id())?;
+    let mut opened = open(&disk, sink, options, run_aside, releasing, &boot_id())?;
     opened.lock = Some(lock);
     Ok(opened)
 }
@@ -168,6 +170,7 @@ pub(super) fn open(
     sink: Arc<dyn ChangeSink>,
     options: FileOptions,
     run_aside: RunAside,
+    releasing: Releasing,
     boot_id: &str,
 ) -> Result<Opened, OpenError> {
     let (mut manifest, mut contents) = open_manifest(disk)?;
@@ -249,6 +252,7 @@ pub(super) fn open(
         log_space: log.space(),
         layout: Default::default(),
         run_aside,
+        releasing,
         epoch: new_epoch().into(),
         era: Era(contents.era),
         floor: FloorMs::new(contents.floor_ms.max(log_floor_ms)),
