@@ -61,7 +61,7 @@ pub(crate) fn measure(args: &Args, report: &mut Report) -> io::Result<()> {
     report.section("durable store: this machine", rows::numbers(&rounds));
     let appends = appends::measure(&binary, args.quick)?;
     report.section("durable store: 20 bytes appended to 100 KB", appends);
-    let starts = starts::measure(&binary, items, report)?;
+    let starts = starts::measure(&binary, items, args.quick, report)?;
     report.section("durable store: starts", starts);
     Ok(())
 }

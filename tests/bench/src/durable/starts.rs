@@ -18,7 +18,6 @@ use crate::report::{Bound, Report, Row};
 use crate::server_process::{self, ServerProcess};
 use crate::spread::Spread;
 
-/// Each start is made so often.
 const STARTS: usize = 3;
 const REPLAYED_PER_SECOND: f64 = 500_000.0;
 const FIRST_ANSWER_MS: f64 = 3_000.0;
@@ -41,6 +40,10 @@ struct Place {
     binary: PathBuf,
     folder: TempDir,
     items: Items,
+    /// Each start is made so often.
+    starts: usize,
+    /// Whether a start shall find a cold disk.
+    forgets: bool,
 }
 
 /// A start, timed from before the process was made.
@@ -59,22 +62,32 @@ struct Reads {
 }
 
 /// Writes the items, then starts the server in every way.
-pub(crate) fn measure(binary: &Path, items: u64, report: &mut Report) -> io::Result<Vec<Row>> {
+///
+/// A quick run starts it once in each, and leaves the page cache to the others on the machine.
+pub(crate) fn measure(
+    binary: &Path,
+    items: u64,
+    is_quick: bool,
+    report: &mut Report,
+) -> io::Result<Vec<Row>> {
+    let forgets = !is_quick && page_cache::forget(binary)?;
+    if !forgets {
+        report.note("the page cache is not emptied: starts find their files in it");
+    }
     let place = Place {
         binary: binary.into(),
         folder: tempfile::tempdir()?,
         items: Items { count: items },
+        starts: if is_quick { 1 } else { STARTS },
+        forgets,
     };
     report.setting(
         "durable: starts",
         json!(format!(
-            "{items} items of 200 B in {} groups; the page cache is emptied before each start",
+            "{items} items of 200 B in {} groups",
             place.items.groups()
         )),
     );
-    if !page_cache::forget(binary)? {
-        report.note("the page cache may not be emptied here: starts find their files in it");
-    }
     let mut rows = place.replay()?;
     place.fold()?;
     rows.extend(place.first_answers()?);
@@ -83,8 +96,15 @@ pub(crate) fn measure(binary: &Path, items: u64, report: &mut Report) -> io::Res
 }
 
 impl Place {
+    fn forget(&self) -> io::Result<()> {
+        if self.forgets {
+            page_cache::forget(&self.binary)?;
+        }
+        Ok(())
+    }
+
     fn start(&self, keys: &[(&str, &str)]) -> io::Result<Start> {
-        page_cache::forget(&self.binary)?;
+        self.forget()?;
         let start = Instant::now();
         let keys = [FSYNC, keys].concat();
         let server = server_process::start_in(&self.binary, self.folder.path(), &keys)?;
@@ -100,8 +120,8 @@ impl Place {
     /// Everything is in the log, and the server was killed.
     fn replay(&self) -> io::Result<Vec<Row>> {
         let mut empty = Vec::new();
-        for _ in 0..STARTS {
-            page_cache::forget(&self.binary)?;
+        for _ in 0..self.starts {
+            self.forget()?;
             let start = Instant::now();
             let server = server_process::start_with(&self.binary, FSYNC)?;
             empty.push(start.elapsed().as_secs_f64() * 1e3);
@@ -125,8 +145,8 @@ impl Place {
         let mut replayed = Vec::new();
         let (mut listening, mut answered) = (Vec::new(), Vec::new());
         let mut last = None;
-        for number in 1..=STARTS {
-            eprintln!("durable: replay {number} of {STARTS}");
+        for number in 1..=self.starts {
+            eprintln!("durable: replay {number} of {}", self.starts);
             drop(last.take());
             let start = self.start(&ALL_IN_LOG)?;
             let taken = (start.listening.as_secs_f64() - empty.median / 1e3).max(1e-6);
@@ -201,7 +221,7 @@ impl Place {
         let mut rows = Vec::new();
         for is_killed in [true, false] {
             let (mut answered, mut rss) = (Vec::new(), Vec::new());
-            for number in 0..=STARTS {
+            for number in 0..=self.starts {
                 let start = self.start(&[])?;
                 // The first one comes after whatever was before.
                 if 0 < number {
