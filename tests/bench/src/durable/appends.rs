@@ -27,7 +27,7 @@ const ITEMS: usize = 200;
 /// Folding is judged over at least so many.
 const FOLDS: f64 = 4.0;
 /// Given up after this long.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 const BYTES_PER_CALL_MAX: f64 = 300.0;
 const AMPLIFICATION_MAX: f64 = 3.0;
 /// A fold after 1 MiB instead of 64 MiB, so that four of them do not make one item much larger than it was.
