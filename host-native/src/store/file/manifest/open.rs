@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use hashbrown::HashSet;
 
-use super::super::disk::{Disk, DiskFile, read_exact_at};
+use super::super::disk::{Disk, DiskFile, read_exact_at, write_all_at};
 use super::edit::Decoder;
 use super::layout::{
     ALIGNMENT_BYTES, BEGIN, BadHeader, End, HEADER_BYTES, Header, UNIT_HEAD_BYTES, UnitHead,
@@ -45,17 +45,24 @@ impl Manifest {
             window: Vec::new(),
             window_at: 0,
         };
-        let (contents, end) = reader.read()?;
+        let (contents, last_at, end) = reader.read()?;
+        // The last unit may only be in the system's cache, left there by a sync that failed before the restart; a sync alone
+        // would not write it then.
+        let last = reader.bytes(last_at, end.offset - last_at)?;
+        write_all_at(&*file, last, last_at).map_err(|e| failed("write", e))?;
         let mut cut = None;
         if end.offset < size {
             file.set_len(end.offset).map_err(|e| failed("cut", e))?;
-            file.sync().map_err(|e| failed("sync", e))?;
             cut = Some(Cut {
                 path: path.clone(),
                 offset: end.offset,
                 bytes: size - end.offset,
             });
         }
+        file.sync().map_err(|e| failed("sync", e))?;
+        // So may the name be.
+        disk.sync_names()
+            .map_err(|e| failed("sync the name of", e))?;
         remove_others(&**disk, number);
         let mut manifest = Self::at_base(disk, file, path, header);
         manifest.end = end;
@@ -120,7 +127,8 @@ struct UnitReader<'a> {
 }
 
 impl UnitReader<'_> {
-    fn read(&mut self) -> Result<(Contents, End), ManifestError> {
+    /// What it says, where its last unit begins, and where it ends.
+    fn read(&mut self) -> Result<(Contents, u64, End), ManifestError> {
         let mut contents = Contents {
             store_id: self.header.store_id,
             ..Contents::default()
@@ -128,13 +136,14 @@ impl UnitReader<'_> {
         let base = self.header.base;
         let mut epochs = HashSet::new();
         let mut end = BEGIN;
+        let mut last_at = BEGIN.offset;
         loop {
             if (end.units == base.units || end.offset == base.offset) && end != base {
                 return Err(self.damaged(end, "it is not the end that its header tells of"));
             }
             let Some(head) = self.next_head(end)? else {
                 self.check_that_nothing_follows(end)?;
-                return Ok((contents, end));
+                return Ok((contents, last_at, end));
             };
             let body_at = end.offset + UNIT_HEAD_BYTES;
             let (head, check) = head;
@@ -150,6 +159,7 @@ impl UnitReader<'_> {
             if let Some(what) = what {
                 return Err(self.damaged(end, what));
             }
+            last_at = end.offset;
             end = End {
                 offset: end.offset + head.unit_bytes(),
                 units: end.units + 1,
