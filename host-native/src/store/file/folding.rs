@@ -125,6 +125,8 @@ struct Delta {
     seq: u64,
     has_items: bool,
     has_clients: bool,
+    /// When the first item may go, of those whose time the steps set.
+    expires_ms: Option<u64>,
 }
 
 /// A group as it is kept after the fold.
@@ -336,6 +338,7 @@ impl Folder {
                         delta.seq = record.seq;
                         delta.has_items = record.has_items;
                         delta.has_clients = record.has_clients;
+                        delta.expires_ms = earlier(delta.expires_ms, record.expires_ms);
                     }
                     Ok(())
                 },
@@ -353,17 +356,24 @@ impl Folder {
     ) -> Result<Folded, FoldError> {
         let inner = &self.inner;
         let stream = &entry.key.stream;
-        let (mut kept, epoch, next_expiry_ms) = {
-            let state = entry.state.lock();
-            (state.kept.clone(), state.epoch.clone(), state.deadline_ms)
-        };
         let Delta {
             mut steps,
             seq,
             has_items,
             has_clients,
+            expires_ms,
             ..
         } = delta;
+        let (mut kept, epoch, next_expiry_ms) = {
+            let state = entry.state.lock();
+            let mut next_expiry_ms = state.deadline_ms;
+            if state.pending.back().is_some_and(|at| up_to_lsn <= at.lsn) {
+                // The deadline is of a group with later steps, which may not come to the disk.
+                next_expiry_ms = earlier(next_expiry_ms, state.kept_expiry_ms);
+                next_expiry_ms = earlier(next_expiry_ms, expires_ms);
+            }
+            (state.kept.clone(), state.epoch.clone(), next_expiry_ms)
+        };
         // Deltas that are no longer than the new one become part of it, so that there are few.
         let mut old = Vec::new();
         while let Some(&last) = kept.deltas.last()
@@ -426,8 +436,7 @@ impl Folder {
             state.has_whole_history = true;
             inner.count(entry, &mut state);
         }
-        let (kept, epoch, next_expiry_ms) =
-            (state.kept.clone(), state.epoch.clone(), state.deadline_ms);
+        let (kept, epoch) = (state.kept.clone(), state.epoch.clone());
         let end_lsn = state.end_lsn;
         let (mut folded, image) = match state.hot().filter(|_| is_usable) {
             Some(group) => {
@@ -464,7 +473,6 @@ impl Folder {
         folded.old = kept.extents().collect();
         folded.kept.image = Some(extent);
         folded.epoch = epoch;
-        folded.next_expiry_ms = next_expiry_ms;
         Ok(folded)
     }
 
@@ -527,6 +535,7 @@ impl Folder {
         for folded in folded {
             let mut state = folded.entry.state.lock();
             state.kept = folded.kept;
+            state.kept_expiry_ms = folded.next_expiry_ms;
             state.drop_pending_before(folded.up_to_lsn);
             drop(state);
             let stream = folded.entry.key.stream.clone();
@@ -569,6 +578,11 @@ impl Folder {
     }
 }
 
+/// The earlier of two times, where there are any.
+fn earlier(one: Option<u64>, other: Option<u64>) -> Option<u64> {
+    one.into_iter().chain(other).min()
+}
+
 /// Whether a group should be written as a whole instead of as a delta of so many bytes.
 fn is_image_due(state: &State, bytes: u64) -> bool {
     let bytes = bytes + state.kept.deltas_bytes();
@@ -588,6 +602,7 @@ impl Delta {
             seq: 0,
             has_items: false,
             has_clients: false,
+            expires_ms: None,
         }
     }
 }
@@ -603,7 +618,7 @@ impl Folded {
             seq: group.seq(),
             has_items: !group.is_empty(),
             has_clients: group.has_clients(),
-            next_expiry_ms: None,
+            next_expiry_ms: group.next_expiry_ms(),
         }
     }
 

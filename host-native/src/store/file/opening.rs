@@ -497,6 +497,7 @@ impl Known {
             image,
             deltas: extents.collect(),
         };
+        state.kept_expiry_ms = next_expiry_ms;
         state.deadline_ms = next_expiry_ms;
         Self {
             state,
