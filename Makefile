@@ -1,6 +1,6 @@
 # The doors to everything one does here; each is a short command that can also be run by hand.
 .DEFAULT_GOAL := help
-.PHONY: help run test check fmt lint bench e2e wasm pkg doc setup
+.PHONY: help run test crash check fmt lint bench e2e wasm pkg doc setup
 
 help: ## Say what there is
 	@sed -n -E 's/^([a-z0-9]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 16
@@ -11,6 +11,9 @@ run: ## Build the server (release) and start it; ARGS="…" are passed on
 
 test: setup ## Run every test suite; SUITES="core vectors" runs only these
 	@scripts/test.sh $(SUITES)
+
+crash: ## Run the store's crash tests for long; SCHEDULES=N sets how many
+	III_STREAM_CRASH_SCHEDULES="$(or $(SCHEDULES),20000)" cargo test --locked -p iii-stream --lib store::file::
 
 check: ## Formatting and lints, as CI asks for them
 	cargo fmt --all --check
