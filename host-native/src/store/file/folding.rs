@@ -222,11 +222,12 @@ impl Folder {
         };
         let entries = std::mem::take(&mut *inner.unfolded.lock());
         let mut written = Vec::new();
-        // One that is forgotten from here on is folded like the others: nothing says yet that it is gone.
-        let told_gone: HashSet<_> = gone.iter().map(Arc::as_ptr).collect();
+        // One that is forgotten from here on is folded like the others: nothing says yet that it is gone. One that was taken
+        // back to what is safe may be there twice.
+        let mut seen: HashSet<_> = gone.iter().map(Arc::as_ptr).collect();
         let entries: Vec<_> = entries
             .into_iter()
-            .filter(|entry| !told_gone.contains(&Arc::as_ptr(entry)))
+            .filter(|entry| seen.insert(Arc::as_ptr(entry)))
             .collect();
         let result = self
             .write(&entries, up_to_lsn, &mut written)
