@@ -145,9 +145,14 @@ class Conversation {
   async hears_json(name, lines) {
     const peer = await this.#peer(name);
     for (const text of messages(lines)) {
-      // What is told of a change and the answer of the call that made it come in any order.
-      const isCall = JSON.parse(text).type === 'invokefunction';
-      const frame = await peer.take(({ type }) => (type === 'invokefunction') === isCall, `${name} to hear ${text}`);
+      // Answers of calls come when they are ready, and so do calls of a worker's own functions.
+      const wanted = JSON.parse(text);
+      const id = wanted.type === 'invocationresult' ? this.#names.get(String(wanted.invocation_id).slice(1)) : undefined;
+      const isFree = ({ type }) => ['invokefunction', 'invocationresult'].includes(type);
+      const isWanted = (frame) => (isFree(wanted)
+        ? frame.type === wanted.type && (id === undefined || frame.invocation_id === id)
+        : !isFree(frame));
+      const frame = await peer.take(isWanted, `${name} to hear ${text}`);
       assert.equal(frame.binary, false);
       this.#hears(name, text, frame.text);
     }

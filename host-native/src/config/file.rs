@@ -162,7 +162,7 @@ impl PortEntry {
 /// Where groups are kept. Shape: `{name, config?}`.
 #[derive(Clone, Debug)]
 pub(super) enum Adapter {
-    Kv(KvConfig),
+    Kv(Box<KvConfig>),
     Redis(
         #[expect(
             dead_code,
@@ -463,7 +463,7 @@ impl<'de> Named<'de> for Adapter {
 
     fn without_config(name: String) -> Self {
         match name.as_str() {
-            "kv" => Self::Kv(KvConfig::default()),
+            "kv" => Self::Kv(Box::default()),
             "redis" => Self::Redis(RedisConfig::default()),
             _ => Self::Other { name },
         }

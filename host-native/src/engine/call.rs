@@ -149,9 +149,6 @@ pub trait Answer: Send {
     /// Takes the answer.
     fn answer(self: Box<Self>, result: CallResult);
 
-    /// Answers to later calls need not wait for this one from now on.
-    fn leave_order(&self) {}
-
     /// Whether anybody still waits for it.
     fn is_wanted(&self) -> bool;
 }
@@ -205,13 +202,6 @@ impl ReplyTo {
         self.answer
             .as_ref()
             .is_some_and(|answer| answer.is_wanted())
-    }
-
-    /// Lets the caller have answers to later calls before this one, which depends on somebody else.
-    pub fn leave_order(&self) {
-        if let Some(answer) = &self.answer {
-            answer.leave_order();
-        }
     }
 
     /// Answers the call.

@@ -86,7 +86,6 @@ impl CustomStorage {
             );
             return;
         }
-        reply.leave_order();
         let item = command.item.unwrap_or_default();
         let key = (target.as_ref().to_key(), item);
         let keeper = Keeper {
@@ -129,7 +128,6 @@ impl CustomStorage {
         if get.meta {
             return unsupported(reply, function_id, "`meta`");
         }
-        reply.leave_order();
         let input = input(get.target.as_ref(), Some(&get.item), None);
         self.call(function_id, &input, move |result| reply.send(result));
     }
@@ -139,7 +137,6 @@ impl CustomStorage {
         if list.meta {
             return unsupported(reply, function_id, "`meta`");
         }
-        reply.leave_order();
         self.call(
             function_id,
             &input(list.target.as_ref(), None, None),
@@ -149,7 +146,6 @@ impl CustomStorage {
 
     /// Reads the names of groups or streams: what the function returns is passed on as it is.
     pub(super) fn pass_on(&self, function_id: &str, input: &str, reply: ReplyTo) {
-        reply.leave_order();
         self.call(function_id, input, move |result| reply.send(result));
     }
 

@@ -1,7 +1,6 @@
 //! The worker port: back-end processes register functions and triggers here, and call functions. Knows no stores
 //! and no subscribers.
 
-mod answer_order;
 mod profile;
 mod protocol;
 mod remote;

@@ -23,7 +23,6 @@ impl Function for RemoteFunction {
             );
             return;
         }
-        reply.leave_order();
         match self.worker.begin(reply) {
             Ok(invocation_id) => {
                 self.metrics.invocations_total.inc();

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use hyper_tungstenite::HyperWebsocket;
 
-use super::answer_order::{AnswerOrder, Ticket};
 use super::protocol::{
     self, Action, InvocationResult, Invoke, RegisterFunction, RegisterTrigger, RegisterTriggerType,
     Trace, TriggerResult, Undecodable, WorkerFrame,
@@ -18,7 +17,7 @@ use super::workers::{Claim, Claimed, Worker, Workers};
 use crate::engine::{
     Answer, Binding, Call, CallResult, Details, Failure, Function, Output, OwnerId, ReplyTo,
 };
-use crate::socket::{Connection, End, Incoming};
+use crate::socket::{Connection, End, Incoming, Outbox};
 
 /// How often calls are looked at that wait for a worker, at least.
 const SWEEP_INTERVAL_MAX: Duration = Duration::from_secs(10);
@@ -144,7 +143,7 @@ impl Session<'_> {
         }
     }
 
-    /// Calls to the server's own functions are decided here and now, so those of one connection keep their order.
+    /// Calls to the server's own functions take effect here and now, so those of one connection keep their order.
     fn invoke(&self, invoke: &Invoke<'_>) {
         let reply = match self.reply_to(invoke) {
             Ok(reply) => reply,
@@ -186,16 +185,13 @@ impl Session<'_> {
             .invocation_id
             .filter(|_| invoke.action != Action::Void)
         else {
-            let answers = self.worker.answers.clone();
-            let ticket = answers.enter();
-            return Ok(ReplyTo::new(VoidAnswer { answers, ticket }));
+            return Ok(ReplyTo::nobody());
         };
         let in_flight = self.worker.calls_in_flight.clone();
         let limit = self.workers.limits.calls_in_flight_max;
         let open = in_flight.fetch_add(1, Ordering::AcqRel);
         let reply = ReplyTo::new(WorkerAnswer {
-            answers: self.worker.answers.clone(),
-            ticket: self.worker.answers.enter(),
+            outbox: self.worker.outbox.clone(),
             in_flight,
             invocation_id: invocation_id.into(),
             function_id: invoke.function_id.as_ref().into(),
@@ -346,8 +342,7 @@ impl Session<'_> {
             &Trace::default(),
             &Err(failure),
         );
-        let answers = &self.worker.answers;
-        answers.answer(answers.enter(), frame);
+        self.worker.outbox.push(frame.into());
     }
 }
 
@@ -388,8 +383,7 @@ fn describe(function_id: &str, message: &str) -> Cow<'static, str> {
 
 /// The way back to the worker that made a call.
 struct WorkerAnswer {
-    answers: Arc<AnswerOrder>,
-    ticket: Ticket,
+    outbox: Arc<Outbox>,
     in_flight: Arc<AtomicUsize>,
     /// As it came, with its quotes.
     invocation_id: Box<str>,
@@ -406,34 +400,10 @@ impl Answer for WorkerAnswer {
             &self.trace,
             &result,
         );
-        self.answers.answer(self.ticket, frame);
-    }
-
-    fn leave_order(&self) {
-        self.answers.leave(self.ticket);
+        self.outbox.push(frame.into());
     }
 
     fn is_wanted(&self) -> bool {
-        !self.answers.outbox().is_closing()
-    }
-}
-
-/// The end of a call whose caller wants no answer: those to later calls say that this one is done too.
-struct VoidAnswer {
-    answers: Arc<AnswerOrder>,
-    ticket: Ticket,
-}
-
-impl Answer for VoidAnswer {
-    fn answer(self: Box<Self>, _: CallResult) {
-        self.leave_order();
-    }
-
-    fn leave_order(&self) {
-        self.answers.leave(self.ticket);
-    }
-
-    fn is_wanted(&self) -> bool {
-        false
+        !self.outbox.is_closing()
     }
 }

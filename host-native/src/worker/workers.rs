@@ -11,7 +11,6 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::answer_order::AnswerOrder;
 use super::profile::Profile;
 use crate::clock;
 use crate::engine::{
@@ -48,8 +47,6 @@ pub(super) struct Worker {
     pub(super) id: OwnerId,
     pub(super) reattach_token: String,
     pub(super) outbox: Arc<Outbox>,
-    /// Where the answers to this worker's calls go.
-    pub(super) answers: Arc<AnswerOrder>,
     /// Calls that this worker has made and that are not answered yet.
     pub(super) calls_in_flight: Arc<AtomicUsize>,
     /// Calls that this worker executes, by the number in their invocation id.
@@ -105,7 +102,6 @@ impl Worker {
         Self {
             id: Uuid::new_v4().to_string().into(),
             reattach_token: Uuid::new_v4().to_string(),
-            answers: Arc::new(AnswerOrder::new(outbox.clone())),
             outbox,
             calls_in_flight: Arc::default(),
             executing: Mutex::new(Some(HashMap::new())),

@@ -31,6 +31,8 @@ pub(super) struct Activity {
 pub(super) struct Committer {
     inner: Arc<Inner>,
     log: Log,
+    /// What was taken last.
+    batch: Batch,
     /// The time that the last batch tells of.
     told_floor_ms: u64,
 }
@@ -40,14 +42,15 @@ impl Committer {
         Self {
             inner,
             log,
+            batch: Batch::new(0),
             told_floor_ms: 0,
         }
     }
 
     /// Does what there is to do, or waits for it at most so long. `false` once there will be no more.
     pub(super) fn turn(&mut self, time_max: Duration) -> bool {
-        match self.inner.queue.take(time_max) {
-            Taken::Work(batch, waiting) => self.commit(batch, waiting),
+        match self.inner.queue.take(time_max, &mut self.batch) {
+            Taken::Work(waiting) => self.commit(waiting),
             Taken::Idle => self.look_after(),
             Taken::Stopping => return false,
         }
@@ -63,23 +66,19 @@ impl Committer {
         }
     }
 
-    fn commit(&mut self, mut batch: Batch, waiting: Vec<Waiting>) {
-        if !batch.is_empty() {
+    fn commit(&mut self, waiting: Vec<Waiting>) {
+        if !self.batch.is_empty() {
             self.wait_for_folding();
-            if let Err(error) = self.write(&mut batch) {
+            if let Err(error) = self.write() {
                 return self.fail(waiting, &error);
             }
             self.inner.queue.set_durable_lsn(self.log.end_lsn());
         }
-        let inner = &self.inner;
-        in_one_turn(|| {
-            for waiting in waiting {
-                waiting.release(inner);
-            }
-        });
+        self.inner.releasing.release(&self.inner, waiting);
     }
 
-    fn write(&mut self, batch: &mut Batch) -> Result<(), WriteError> {
+    fn write(&mut self) -> Result<(), WriteError> {
+        let batch = &mut self.batch;
         let floor_ms = self.inner.floor.get();
         let switches = self.log.would_switch(batch);
         let begun = Instant::now();

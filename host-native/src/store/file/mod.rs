@@ -14,13 +14,17 @@ mod files;
 mod folding;
 mod format_mark;
 mod loading;
+mod locking;
 pub mod log;
+pub mod looking;
 pub mod manifest;
 pub mod names;
 mod opening;
 mod queue;
 mod reading;
 mod record;
+mod releasing;
+pub mod repairing;
 mod space;
 pub mod stream_file;
 mod table;
@@ -29,6 +33,7 @@ mod test_random;
 #[cfg(test)]
 mod tests;
 mod threads;
+pub mod verifying;
 mod waiting;
 mod writing;
 
@@ -41,6 +46,7 @@ use iii_stream_core::{
     Change, Command, Committed, Draft, GroupKey, GroupLimits, GroupRef, Item, Page, Position,
 };
 use parking_lot::{Mutex, RwLock};
+use tokio::runtime::Handle;
 
 use super::deadlines::Deadlines;
 use super::listing::Listing;
@@ -56,6 +62,7 @@ use entry::{Body, Entry, State};
 use files::Files;
 use log::{LogReader, LogSpace};
 use queue::Queue;
+use releasing::Releasing;
 use table::Table;
 use threads::Threads;
 
@@ -114,6 +121,7 @@ struct Inner {
     /// Held while the places are read that groups are made of, and taken by whoever gives such places to others.
     layout: RwLock<()>,
     run_aside: RunAside,
+    releasing: Releasing,
     /// Names the histories that began in this process.
     epoch: Arc<str>,
     era: opening::Era,
@@ -145,11 +153,13 @@ impl FileStore {
         sink: Arc<dyn ChangeSink>,
         options: FileOptions,
     ) -> Result<Self, OpenError> {
-        let run_aside: RunAside = match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => Box::new(move |work| drop(runtime.spawn_blocking(work))),
-            Err(_) => Box::new(|work| work()),
+        let runtime = Handle::try_current().ok();
+        let releasing = Releasing::new(runtime.clone());
+        let run_aside: RunAside = match runtime {
+            Some(runtime) => Box::new(move |work| drop(runtime.spawn_blocking(work))),
+            None => Box::new(|work| work()),
         };
-        let opened = opening::open_dir(dir, sink, options, run_aside)?;
+        let opened = opening::open_dir(dir, sink, options, run_aside, releasing)?;
         let inner = opened.inner.clone();
         let threads = Threads::start(opened).map_err(OpenError::Threads)?;
         Ok(Self {

@@ -20,13 +20,14 @@ use super::log::{Log, LogError, LogOptions, RecordAt};
 use super::manifest::{Contents, Durability, Edit, GroupKept, Manifest, ManifestError};
 use super::queue::Queue;
 use super::record::read_record;
+use super::releasing::Releasing;
 use super::table::Table;
 use super::{FileOptions, Inner, RunAside};
 use crate::store::ChangeSink;
 use crate::store::listing::Listing;
 
 /// Held as long as a process uses the directory.
-const LOCK: &str = "lock";
+pub(super) const LOCK: &str = "lock";
 
 /// Size of the first segment of a log.
 const FIRST_SEGMENT_BYTES: u64 = 1 << 20;
@@ -134,6 +135,7 @@ pub(super) fn open_dir(
     sink: Arc<dyn ChangeSink>,
     options: FileOptions,
     run_aside: RunAside,
+    releasing: Releasing,
 ) -> Result<Opened, OpenError> {
     let path = dir.display().to_string();
     let failed = |doing, source| OpenError::System {
@@ -162,7 +164,7 @@ pub(super) fn open_dir(
         Err(TryLockError::WouldBlock) => return Err(OpenError::InUse { path }),
         Err(TryLockError::Error(error)) => return Err(failed("lock", error)),
     }
-    let mut opened = open(&disk, sink, options, run_aside, &boot_id())?;
+    let mut opened = open(&disk, sink, options, run_aside, releasing, &boot_id())?;
     opened.lock = Some(lock);
     Ok(opened)
 }
@@ -173,6 +175,7 @@ pub(super) fn open(
     sink: Arc<dyn ChangeSink>,
     options: FileOptions,
     run_aside: RunAside,
+    releasing: Releasing,
     boot_id: &str,
 ) -> Result<Opened, OpenError> {
     let (mut manifest, mut contents) = open_manifest(disk)?;
@@ -254,6 +257,7 @@ pub(super) fn open(
         log_space: log.space(),
         layout: Default::default(),
         run_aside,
+        releasing,
         epoch: new_epoch().into(),
         era: Era(contents.era),
         floor: FloorMs::new(contents.floor_ms.max(log_floor_ms)),
@@ -367,20 +371,21 @@ fn new_epoch() -> String {
 }
 
 /// The groups as manifest and log tell of them.
-struct Groups {
-    by_stream: HashMap<Arc<str>, HashMap<Arc<str>, Known>>,
+pub(super) struct Groups {
+    pub(super) by_stream: HashMap<Arc<str>, HashMap<Arc<str>, Known>>,
     /// What is kept of histories that ended, by group.
-    gone: Vec<(GroupKey, Kept)>,
+    pub(super) gone: Vec<(GroupKey, Kept)>,
 }
 
-struct Known {
-    state: State,
-    has_items: bool,
+/// What they tell of one group.
+pub(super) struct Known {
+    pub(super) state: State,
+    pub(super) has_items: bool,
     has_clients: bool,
 }
 
 impl Groups {
-    fn of(contents: &mut Contents) -> Self {
+    pub(super) fn of(contents: &mut Contents) -> Self {
         let mut groups = Self {
             by_stream: HashMap::new(),
             gone: Vec::new(),
@@ -395,7 +400,7 @@ impl Groups {
     }
 
     /// Takes note of a record of the log.
-    fn take(&mut self, at: RecordAt, bytes: &[u8]) -> Result<(), String> {
+    pub(super) fn take(&mut self, at: RecordAt, bytes: &[u8]) -> Result<(), String> {
         let record = read_record(bytes).ok_or("it is no record of this version")?;
         let GroupRef { stream, group } = record.group;
         let known = self

@@ -5,7 +5,7 @@
 //! released in the order in which it was added.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Wake, Waker};
 use std::time::Duration;
 
@@ -24,7 +24,9 @@ pub(super) struct Queue {
     durable_lsn: AtomicU64,
     /// How often what groups had in memory was dropped, because it could not be written.
     resets: AtomicU64,
-    /// Records that wait, in bytes; beyond it writes are refused.
+    /// Records that wait, in bytes.
+    bytes: AtomicUsize,
+    /// Their bound; beyond it writes are refused.
     bytes_max: usize,
 }
 
@@ -40,8 +42,8 @@ struct Pending {
 
 /// What the log's thread finds.
 pub(super) enum Taken {
-    /// Records to write, maybe none, and who waits for them and for those before.
-    Work(Batch, Vec<Waiting>),
+    /// Who waits for the records of the batch, maybe none, and for those before.
+    Work(Vec<Waiting>),
     /// Nothing for a while.
     Idle,
     /// Nothing, and nothing will come any more.
@@ -62,6 +64,7 @@ impl Queue {
             filled: Condvar::new(),
             durable_lsn: AtomicU64::new(durable_lsn),
             resets: AtomicU64::new(0),
+            bytes: AtomicUsize::new(0),
             bytes_max,
         }
     }
@@ -91,6 +94,7 @@ impl Queue {
             return Err(Box::new((StoreError::in_trouble(), waiting)));
         }
         let at = pending.batch.push(|out| out.extend_from_slice(record));
+        self.bytes.store(pending.batch.bytes(), Ordering::Relaxed);
         pending.waiting.push(waiting);
         self.wake(pending);
         Ok(at)
@@ -117,8 +121,8 @@ impl Queue {
         self.wait(lsn, waiting)
     }
 
-    /// Takes everything, or waits for something at most so long.
-    pub(super) fn take(&self, time_max: Duration) -> Taken {
+    /// Takes everything, or waits for something at most so long. Leaves `spare` in place of the batch.
+    pub(super) fn take(&self, time_max: Duration, spare: &mut Batch) -> Taken {
         let mut pending = self.pending.lock();
         if pending.waiting.is_empty() {
             if pending.is_stopping {
@@ -131,9 +135,12 @@ impl Queue {
         if pending.waiting.is_empty() {
             return Taken::Idle;
         }
-        let next = Batch::new(pending.batch.end_lsn());
-        let batch = std::mem::replace(&mut pending.batch, next);
-        Taken::Work(batch, std::mem::take(&mut pending.waiting))
+        spare.restart(pending.batch.end_lsn());
+        std::mem::swap(&mut pending.batch, spare);
+        self.bytes.store(0, Ordering::Relaxed);
+        // As many are likely to come again.
+        let next = Vec::with_capacity(pending.waiting.len());
+        Taken::Work(std::mem::replace(&mut pending.waiting, next))
     }
 
     /// Refuses records from now on; gives those who wait for records that will not be written.
@@ -141,8 +148,8 @@ impl Queue {
         let mut pending = self.pending.lock();
         pending.is_refusing = true;
         self.resets.fetch_add(1, Ordering::AcqRel);
-        let next = Batch::new(self.durable_lsn());
-        pending.batch = next;
+        pending.batch.restart(self.durable_lsn());
+        self.bytes.store(0, Ordering::Relaxed);
         std::mem::take(&mut pending.waiting)
     }
 
@@ -159,7 +166,7 @@ impl Queue {
 
     /// What waits to be written, in bytes.
     pub(super) fn bytes(&self) -> usize {
-        self.pending.lock().batch.bytes()
+        self.bytes.load(Ordering::Relaxed)
     }
 
     pub(super) fn bytes_max(&self) -> usize {
@@ -168,7 +175,7 @@ impl Queue {
 
     /// Errors: too much waits already.
     pub(super) fn check_room(&self) -> Result<(), StoreError> {
-        if self.pending.lock().batch.bytes() < self.bytes_max {
+        if self.bytes() < self.bytes_max {
             return Ok(());
         }
         Err(StoreError::behind(self.bytes_max))

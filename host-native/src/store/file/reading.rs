@@ -66,7 +66,8 @@ impl Inner {
         done: Done<T>,
     ) {
         let waiting = Waiting::Read(Box::new(Listed { ask, done }));
-        if let Some(waiting) = self.queue.wait_for_all(waiting) {
+        let waiting = self.queue.wait_for_all(waiting);
+        if let Some(waiting) = waiting.and_then(|waiting| self.releasing.release_after(waiting)) {
             waiting.release(self);
         }
     }

@@ -64,7 +64,14 @@ impl ByHand {
         let told = Arc::new(Told::default());
         let disk: Arc<dyn Disk> = Arc::new(disk.clone());
         let inline: RunAside = Box::new(|work| work());
-        let opened = opening::open(&disk, told.clone(), options, inline, "boot")?;
+        let opened = opening::open(
+            &disk,
+            told.clone(),
+            options,
+            inline,
+            Releasing::new(None),
+            "boot",
+        )?;
         let inner = opened.inner.clone();
         Ok(Self {
             told,
