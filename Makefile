@@ -12,9 +12,6 @@ run: ## Build the server (release) and start it; ARGS="…" are passed on
 test: setup ## Run every test suite; SUITES="core vectors" runs only these
 	@scripts/test.sh $(SUITES)
 
-crash: ## Run the store's crash tests for long; SCHEDULES=N sets how many
-	III_STREAM_CRASH_SCHEDULES="$(or $(SCHEDULES),20000)" cargo test --locked -p iii-stream --lib store::file::
-
 check: ## Formatting and lints, as CI asks for them
 	cargo fmt --all --check
 	@$(MAKE) --no-print-directory lint
@@ -32,6 +29,11 @@ bench: setup pkg ## Measure the server, beside what else is installed, and the c
 	node tests/clients/bench.mjs
 	node pkg/bench/core.mjs
 	node pkg/bench/chromium.mjs
+
+crash: setup ## Kill the server under load 200 times, then crash the store 20,000 times on a simulated disk (release)
+	cargo build --release --locked -p iii-stream
+	III_STREAM_BIN="$$(scripts/target-folder.sh)/release/iii-stream" node tests/clients/crash.mjs $(or $(ROUNDS),200) $(SEED)
+	III_STREAM_CRASH_SCHEDULES=$(or $(SCHEDULES),20000) cargo test --release --locked -p iii-stream --lib store::file:: -- --nocapture
 
 e2e: setup ## Run the published clients against the server
 	@scripts/test.sh clients rust-sdk

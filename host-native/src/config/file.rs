@@ -492,50 +492,51 @@ mod tests {
     use std::path::Path;
 
     use crate::config::{Config, ConfigError, StoreConfig};
+    use crate::store::Durability;
 
     fn read(text: &str) -> Result<Config, ConfigError> {
         Config::from_text(text, Path::new("stream.yaml"), |_| None)
     }
 
     /// The samples of the product document, and the one of the specification (stream functions, section 11).
-    const SAMPLES: [(&str, Option<&str>); 5] = [
+    const SAMPLES: [(&str, &str); 5] = [
         (
             "- name: iii-stream\n  config:\n    port: ${STREAM_PORT:3112}\n    host: 0.0.0.0\n    adapter:\n      name: redis\n      config:\n        redis_url: ${REDIS_URL:redis://localhost:6379}\n",
-            Some("redis"),
+            "not built in: redis",
         ),
         (
             "- name: iii-stream\n  config:\n    auth_function: onAuth\n",
-            None,
+            "data/stream_store",
         ),
         (
             "- name: iii-stream\n  config:\n    port: 3112\n    host: 0.0.0.0\n    auth_function: stream::auth\n    adapter:\n      name: kv\n      config:\n        store_method: file_based\n        file_path: ./data/stream_store\n",
-            Some("kv with store_method: file_based"),
+            "./data/stream_store",
         ),
         (
             "- name: iii-stream\n  config:\n    port: 3112          # number, default 3112\n    host: 0.0.0.0       # default 0.0.0.0\n    auth_function: id   # optional\n    adapter:            # optional, default kv in memory\n      name: kv          # kv | redis | bridge\n      config:\n        store_method: in_memory   # in_memory (default) | file_based\n        file_path: ./data/x       # directory, default kv_store_data.db\n        save_interval_ms: 5000    # flush period, >= 100\n        channel_size: 256         # events buffered for fan-out\n",
-            None,
+            "memory",
         ),
         (
             "- name: iii-stream\n  config:\n    adapter:\n      name: bridge\n      config:\n        bridge_url: ws://localhost:49134\n",
-            Some("bridge"),
+            "not built in: bridge",
         ),
     ];
 
     #[test]
     fn every_sample_is_read_as_a_list_and_under_workers() {
-        for (sample, not_built_in) in SAMPLES {
+        for (sample, expected) in SAMPLES {
             let indented: String = sample.lines().map(|line| format!("  {line}\n")).collect();
             for text in [sample.to_owned(), format!("workers:\n{indented}")] {
                 let config = read(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
-                let store = match not_built_in {
-                    Some(name) => StoreConfig::NotBuiltIn {
-                        name: name.to_owned(),
-                    },
-                    None => StoreConfig::Memory,
+                let store = match config.store {
+                    StoreConfig::Memory => "memory".to_owned(),
+                    StoreConfig::File(file) => file.dir.display().to_string(),
+                    StoreConfig::NotBuiltIn { name } => format!("not built in: {name}"),
+                    StoreConfig::Custom { name } => format!("custom: {name}"),
                 };
                 assert_eq!(
-                    (config.store, config.subscribers.port),
-                    (store, 3_112),
+                    (store.as_str(), config.subscribers.port),
+                    (expected, 3_112),
                     "{text}"
                 );
             }
@@ -604,6 +605,46 @@ mod tests {
     }
 
     #[test]
+    fn keys_of_files_are_read_checked_and_told_where_they_mean_nothing() {
+        let kv = |keys: &str| {
+            read(&format!(
+                "- name: iii-stream\n  config: {{ host: 127.0.0.1, adapter: {{ name: kv, config: {{ {keys} }} }} }}\n"
+            ))
+        };
+        let config = kv(
+            "store_method: file_based, file_path: x, durability: os, cache_bytes_max: 1000000, log_segment_bytes: 65536",
+        )
+        .expect("a configuration");
+        let StoreConfig::File(file) = config.store else {
+            panic!("in files");
+        };
+        assert_eq!(
+            (
+                file.dir.as_path(),
+                file.durability,
+                file.cache_bytes_max,
+                file.segment_bytes
+            ),
+            (Path::new("x"), Durability::Os, 1_000_000, 65_536)
+        );
+        assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+        let ignored = kv("store_method: in_memory, file_path: x, durability: os").expect("valid");
+        assert_eq!(
+            (ignored.store, ignored.warnings.len()),
+            (StoreConfig::Memory, 2)
+        );
+        for bad in [
+            "store_method: file_based, log_segment_bytes: 1",
+            "store_method: file_based, durability: never",
+            "store_method: file_based, file_pth: x",
+            "store_method: on_paper",
+        ] {
+            let error = kv(bad).expect_err(bad).to_string();
+            assert!(error.starts_with("stream.yaml:2:"), "{bad}: {error}");
+        }
+    }
+
+    #[test]
     fn an_admin_port_is_wanted_only_where_it_is_named() {
         let admin = |keys: &str| {
             let text = format!("- name: iii-stream\n  config: {{ host: 127.0.0.1{keys} }}\n");
@@ -623,7 +664,12 @@ mod tests {
                 (config.workers.port, config.subscribers.port),
                 (49_134, 3_112)
             );
-            assert_eq!(config.store, StoreConfig::Memory);
+            assert_eq!(config.store, Config::bare().store);
+            let StoreConfig::File(file) = config.store else {
+                panic!("a bare start keeps groups in files");
+            };
+            assert_eq!(file.dir, Path::new("data/stream_store"));
+            assert_eq!(file.durability, Durability::Fsync);
         }
     }
 }
