@@ -95,7 +95,7 @@ chromium=$(find_program chromium chromium-browser google-chrome)
 chromedriver=$(find_program chromedriver)
 
 if wants vectors parity pkg; then prepare "build wasm" build_wasm; fi
-if wants clients rust-sdk; then prepare "build server" cargo build --locked -p iii-stream; fi
+if wants clients rust-sdk; then prepare "build server" cargo build --locked -p iii-stream -p iii-stream-bench; fi
 if wants wasm-node wasm-chromium; then prepare "build wasm tool" cargo build --locked -p iii-stream-wasm-tool; fi
 
 for suite in "${suites[@]}"; do

@@ -61,7 +61,9 @@ pub enum StartError {
     #[error("{0}")]
     Store(#[from] OpenError),
     /// A store that this version does not have.
-    #[error("the adapter `{name}` is not built in yet: use `kv` with `store_method: in_memory`")]
+    #[error(
+        "the adapter `{name}` is not built in yet: use `kv` with `store_method: file_based` or `in_memory`"
+    )]
     StoreNotBuiltIn {
         /// Its name in the configuration.
         name: String,

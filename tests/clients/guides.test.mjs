@@ -656,10 +656,20 @@ const CLAIMS = {
   },
   '`save_interval_ms` and `channel_size`': 'the blocks of the page',
   'The worker port listens on 127.0.0.1': 'the blocks of the page',
-  '`redis`, `kv` with `store_method: file_based`, and `bridge` are refused at the start.': async (t) => {
+  'the folder of an engine is refused': async (t) => {
     const guide = await Guide.open();
     t.after(() => guide.close());
-    for (const adapter of ['name: redis', 'name: kv, config: { store_method: file_based, file_path: ./data }', 'name: bridge']) {
+    await mkdir(join(guide.folder, 'kv_store_data.db'));
+    await writeFile(join(guide.folder, 'kv_store_data.db', 'stream%3A%3Achat.bin'), 'whatever');
+    await guide.step({ verb: 'file', argument: 'a.yaml', body: '- name: iii-stream\n  config: { host: 127.0.0.1, port: 3112, adapter: { name: kv, config: { store_method: file_based, file_path: kv_store_data.db } } }\n' });
+    await guide.step({ verb: 'run', body: 'iii-stream --config a.yaml', fails: true });
+    await guide.step({ verb: 'expect', body: 'error: the data directory kv_store_data.db …iii-stream import --from …\n' });
+    assert.deepEqual(readdirSync(join(guide.folder, 'kv_store_data.db')), ['stream%3A%3Achat.bin'], 'nothing is left in it');
+  },
+  '`redis` and `bridge` are refused at the start.': async (t) => {
+    const guide = await Guide.open();
+    t.after(() => guide.close());
+    for (const adapter of ['name: redis', 'name: bridge']) {
       await guide.step({ verb: 'file', argument: 'a.yaml', body: `- name: iii-stream\n  config: { host: 127.0.0.1, port: 3112, adapter: { ${adapter} } }\n` });
       await guide.step({ verb: 'run', body: 'iii-stream --config a.yaml', fails: true });
       await guide.step({ verb: 'expect', body: 'error: the adapter `…` is not built in…\n' });

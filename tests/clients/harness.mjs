@@ -56,25 +56,37 @@ function yaml(value, indent = '') {
     .join('');
 }
 
-const IN_MEMORY = { name: 'kv', config: { store_method: 'in_memory' } };
+/** Whether the servers of these tests keep groups in files, as a bare start does; III_STREAM_STORE=memory says otherwise. */
+export const keepsFiles = process.env.III_STREAM_STORE !== 'memory';
+
+/** The adapter of a server; `more` are keys of files. */
+export const adapter = (more = {}) => ({
+  name: 'kv', config: keepsFiles ? { store_method: 'file_based', file_path: 'stream_store', ...more } : { store_method: 'in_memory' },
+});
 
 // A test process that is ended from outside (a time limit, Ctrl-C) must not leave its servers behind.
 const running = new Set();
 process.on('exit', () => running.forEach((child) => child.kill('SIGKILL')));
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.once(signal, () => process.exit(1));
 
-/** Runs the server on free ports in a folder of its own; `stream` adds keys to the iii-stream configuration. */
-export async function startServer({ stream = {}, manager = {} } = {}) {
-  const folder = await mkdtemp(joinPath(tmpdir(), 'iii-stream-clients-'));
+/** A folder for servers that follow one another; whoever asks for it removes it. */
+export const newFolder = () => mkdtemp(joinPath(tmpdir(), 'iii-stream-clients-'));
+
+/**
+ * Runs the server on free ports; `stream` adds keys to the iii-stream configuration. Its folder, in which its data is, is removed
+ * with it, unless `folder` names one to stay. `binary` is what is run instead of the server's own.
+ */
+export async function startServer({ stream = {}, manager = {}, folder: given, binary = serverBinary() } = {}) {
+  const folder = given ?? await newFolder();
   const config = joinPath(folder, 'config.yaml');
   const entry = (name, body) => `- name: ${name}\n  config:\n${yaml(body, '    ')}`;
-  await writeFile(config, entry('iii-stream', { port: 0, host: '127.0.0.1', admin_port: 0, adapter: IN_MEMORY, ...stream })
+  await writeFile(config, entry('iii-stream', { port: 0, host: '127.0.0.1', admin_port: 0, adapter: adapter(), ...stream })
     + entry('iii-worker-manager', { port: 0, host: '127.0.0.1', ...manager }));
 
-  const child = spawn(serverBinary(), ['--config', config], {
+  const child = spawn(binary, ['--config', config], {
     cwd: folder, stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, RUST_LOG: process.env.RUST_LOG ?? 'info' },
   });
-  const server = new Server(child, folder);
+  const server = new Server(child, folder, given !== undefined);
   try {
     await within(server.listening, 'the server to print its addresses', { server });
   } catch (error) {
@@ -86,16 +98,17 @@ export async function startServer({ stream = {}, manager = {} } = {}) {
 
 class Server {
   #child;
-  #folder;
   #log = '';
   #output = '';
   #stopping = false;
   #open = new Set();
   #exited = deferred();
 
-  constructor(child, folder) {
+  constructor(child, folder, keepsFolder) {
     this.#child = child;
-    this.#folder = folder;
+    /** Whether it leaves its folder behind. */
+    this.keepsFolder = keepsFolder;
+    this.folder = folder;
     this.pid = child.pid;
     running.add(child);
     const listening = deferred();
@@ -216,8 +229,8 @@ class Server {
     return this.#log;
   }
 
-  /** Ends the server by SIGTERM while its clients are connected; it must end with 0. */
-  async terminate() {
+  /** Ends the server by SIGTERM while its clients are connected; it must end with 0. `keepsFolder`: another will use its data. */
+  async terminate({ keepsFolder = this.keepsFolder } = {}) {
     if (!this.alive && !this.#stopping) return this.died;
     this.#stopping = true;
     this.#child.kill('SIGTERM');
@@ -226,8 +239,15 @@ class Server {
       if (code !== 0) throw new Error(`the server ended with ${signal ?? code} after SIGTERM${this.report()}`);
     } finally {
       this.#child.kill('SIGKILL');
-      await rm(this.#folder, { recursive: true, force: true });
+      if (!keepsFolder) await rm(this.folder, { recursive: true, force: true });
     }
+  }
+
+  /** Ends the server at once, as a crash of it does. Its folder stays. */
+  async kill() {
+    this.#stopping = true;
+    this.#child.kill('SIGKILL');
+    await this.ended();
   }
 
   /** Ends all clients, then the server; fails if the server had ended before or does not end well. */

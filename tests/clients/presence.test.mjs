@@ -181,7 +181,7 @@ describe('the presence example', () => {
   async function startExampleServer({ workers = 0, subscribers = 0 } = {}) {
     const env = { ...process.env, STREAM_PORT: subscribers, WORKER_PORT: workers, PING_MS: 200, IDLE_MS: 1000, RUST_LOG: 'info' };
     server = await start('the server', serverBinary(), ['--config', join(EXAMPLE, 'iii-stream.yaml')],
-      { env, line: /workers +(\S+:(\d+))[\s\S]*subscribers +(\S+:(\d+))/ });
+      { cwd: folder, env, line: /workers +(\S+:(\d+))[\s\S]*subscribers +(\S+:(\d+))/ });
     const [, workersUrl, workersPort, subscribersUrl, subscribersPort] = server.match;
     Object.assign(server, { workersUrl, subscribersUrl, ports: { workers: workersPort, subscribers: subscribersPort } });
   }
@@ -292,7 +292,7 @@ describe('the presence example', () => {
     adaToo.close();
     await startExampleServer(ports);
     for (const page of [ada, cleo]) await page.shows('Ada', 'Cleo');
-    // Longer than ttl_ms: had the worker kept its memory of Bob, it would have renewed him meanwhile.
+    // Longer than ttl_ms: the server still had Bob, but nobody renews him; had the worker kept its memory of him, it would have.
     await ada.renewals('Ada', 5);
     await ada.shows('Ada', 'Cleo');
     ada.close();

@@ -145,7 +145,9 @@ class Conversation {
   async hears_json(name, lines) {
     const peer = await this.#peer(name);
     for (const text of messages(lines)) {
-      const frame = await peer.next(`${name} to hear ${text}`);
+      // What is told of a change and the answer of the call that made it come in any order.
+      const isCall = JSON.parse(text).type === 'invokefunction';
+      const frame = await peer.take(({ type }) => (type === 'invokefunction') === isCall, `${name} to hear ${text}`);
       assert.equal(frame.binary, false);
       this.#hears(name, text, frame.text);
     }

@@ -1,10 +1,17 @@
-// Ends a server while its clients are connected and starts another on the same ports, as an update of the server does.
+// Ends a server while its clients are connected and starts another on the same ports and data, as an update of the server does.
 import { startServer } from './harness.mjs';
 
-/** The new server; `config` is what the old one was started with. */
-export async function restart(server, { stream = {}, manager = {} } = {}) {
+/** Keys of a configuration that put a server on the ports of another. */
+export function portsOf(server) {
   const port = (url) => Number(new URL(url).port);
-  const [subscribers, workers] = [port(server.subscribers), port(server.workers)];
-  await server.terminate();
-  return startServer({ stream: { ...stream, port: subscribers }, manager: { ...manager, port: workers } });
+  return { stream: { port: port(server.subscribers) }, manager: { port: port(server.workers) } };
+}
+
+/** The new server; `config` is what the old one was started with. Its folder goes with it, unless `config` names it. */
+export async function restart(server, { stream = {}, manager = {}, folder } = {}) {
+  const ports = portsOf(server);
+  await server.terminate({ keepsFolder: true });
+  const next = await startServer({ stream: { ...stream, ...ports.stream }, manager: { ...manager, ...ports.manager }, folder: server.folder });
+  next.keepsFolder = folder !== undefined;
+  return next;
 }

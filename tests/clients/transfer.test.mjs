@@ -235,7 +235,7 @@ test('what the server refuses is told by line, and the rest is imported', async 
   const { code, stderr } = await run(['import', '--from', '-', ...address(target)], { input });
   assert.equal(code, 1);
   assert.match(stderr, /refused: line 3: item `c` of `s`, group `g`: group_full/);
-  assert.match(stderr, /error: the server refused 1 item; the rest is imported/);
+  assert.match(stderr, /error: 1 item refused; the rest is imported/);
   assert.deepEqual(pairs(await list(target, 's', 'g')), [['a', 1], ['b', 1]]);
 });
 
@@ -308,4 +308,135 @@ test('a slow source does not cost the connection', async () => {
   child.stdin.end(line('last'));
   assert.equal(await within(ended.promise, 'the import to end'), 0, told);
   assert.equal((await list(target, 'slow', 'g')).length, 601);
+});
+
+// The data directory of a stopped server.
+
+const onDisk = (directory) => fresh({ stream: { adapter: { name: 'kv', config: { store_method: 'file_based', file_path: directory } } } });
+function fingerprints(directory) {
+  const names = readdirSync(directory, { recursive: true }).map(String).sort().filter((name) => statSync(join(directory, name)).isFile());
+  return names.map((name) => {
+    const { mtimeMs, size } = statSync(join(directory, name));
+    return [name, mtimeMs, size, createHash('sha256').update(readFileSync(join(directory, name))).digest('hex')];
+  });
+}
+
+test("an engine's directory becomes a data directory with one command, and a server starts on it", async () => {
+  const many = Object.fromEntries(Array.from({ length: 5_000 }, (_, i) => [`i${(i * 37) % 5_000}`, { i, text: 'x'.repeat(i % 300) }]));
+  const old = kvDirectory({
+    [`${encoded('stream:chat:room 1')}.bin`]: archived('{"z":{"text":"}\\"{🦀"},"a":1.50,"m/:x":null}'),
+    [`${encoded('stream:many:g')}.bin`]: archived(JSON.stringify(many)),
+    [`${encoded('users')}.bin`]: archived('{"u2":{"n":2},"u1":{"n":1}}'),
+  });
+  const before = fingerprint(old);
+  const { stderr } = ok(await run(['import', '--from', old, '--data', 'moved/stream_store']));
+  assert.match(stderr, /^imported 5,005 items/m);
+  assert.deepEqual(fingerprint(old), before);
+  const directory = path('moved/stream_store');
+  assert.match(ok(await run(['verify', directory])).stderr, /streams 2, groups 2, items 5,003/);
+
+  const server = await onDisk(directory);
+  assert.deepEqual(pairs(await list(server, 'chat', 'room 1')), [['z', { text: '}"{🦀' }], ['a', 1.5], ['m/:x', null]]);
+  assert.deepEqual(pairs(await list(server, 'many', 'g')), Object.entries(many), 'in order');
+  const state = await server.peer.result('state::list', { scope: 'users', meta: true });
+  assert.deepEqual(state.map(({ key, value }) => [key, value]), [['u2', { n: 2 }], ['u1', { n: 1 }]]);
+
+  for (const command of [['export', '--data', directory], ['verify', directory], ['verify', '--repair', directory],
+    ['import', '--from', '-', '--data', directory], ['import', '--from', directory, '--data', 'other']]) {
+    const refused = await run(command);
+    assert.equal(refused.code, 1, command.join(' '));
+    assert.match(refused.stderr, /error: the data directory \S+ is in use by another process: stop that one/);
+  }
+  await server.server.terminate();
+  // What is there stays.
+  ok(await run(['import', '--from', '-', '--data', directory], { input: '{"stream":"chat","group":"room 1","item":"new","value":1}\n' }));
+  const ids = lines(ok(await run(['export', '--data', directory, '--stream', 'chat'])).stdout).map(({ item }) => item);
+  assert.deepEqual(ids, ['z', 'a', 'm/:x', 'new']);
+  const missing = await run(['export', '--data', directory, '--stream', 'no-such']);
+  assert.match(missing.stderr, /there is no stream `no-such` in /);
+  const both = await run(['export', '--data', directory, '--address', '127.0.0.1:1']);
+  assert.match(both.stderr, /cannot be used with/);
+});
+
+test('a data directory tells what its server told, also after a kill, and is not changed by that', async () => {
+  const directory = path('killed');
+  const server = await onDisk(directory);
+  servers.splice(servers.indexOf(server.server), 1); // its end is this test's business
+  for (let i = 0; i < 300; i += 1) await set(server, `s${i % 3}`, `g${i % 7}`, `i${i % 50}`, { i, text: 'y'.repeat(i) });
+  await set(server, 'ttl', 'g', 'lives', 1, { ttl_ms: 600_000 });
+  await set(server, 'ttl', 'g', 'goes', 1, { ttl_ms: 60_000 });
+  await server.peer.result('stream::delete', { stream_name: 's0', group_id: 'g0', item_id: 'i0' });
+  await server.peer.result('state::set', { scope: 'users', key: 'u', value: { n: 1 } });
+  const running = ok(await run(['export', ...address(server)])).stdout;
+  server.server.signal('SIGKILL');
+  await server.server.ended();
+
+  const before = fingerprints(directory);
+  assert.equal(ok(await run(['export', '--data', directory])).stdout, running);
+  const verified = ok(await run(['verify', directory]));
+  assert.equal(verified.stdout, 'ok\n');
+  assert.doesNotMatch(verified.stderr, /damaged/);
+  // From one data directory into another: the times to live stay as they are.
+  ok(await run(['import', '--from', directory, '--data', 'copied']));
+  assert.equal(ok(await run(['export', '--data', 'copied'])).stdout, running);
+  assert.deepEqual(fingerprints(directory), before);
+  const itself = await run(['import', '--from', directory, '--data', directory]);
+  assert.match(itself.stderr, /cannot be imported into itself/);
+});
+
+test('damage is told with its place, kept from an import, and repaired on request', async () => {
+  const directory = path('damaged');
+  const item = (stream, i) => `${JSON.stringify({ stream, group: 'g', item: `i${i}`, value: { i, text: 'z'.repeat(200) } })}\n`;
+  const input = Array.from({ length: 200 }, (_, i) => item('a', i) + item('b', i)).join('');
+  ok(await run(['import', '--from', '-', '--data', directory], { input }));
+  const log = join(directory, readdirSync(directory).find((name) => name.startsWith('log-')));
+  const bytes = readFileSync(log);
+  const at = bytes.indexOf('"i":20,');
+  bytes[at] ^= 1;
+  writeFileSync(log, bytes);
+
+  const before = fingerprints(directory);
+  const verified = await run(['verify', directory]);
+  assert.deepEqual([verified.code, verified.stdout], [1, '']);
+  assert.match(verified.stderr, /^damaged: \S+log-0000000001, byte \d+: a batch at lsn \d+ was expected/m);
+  const imported = await run(['import', '--from', directory, '--data', 'from-damaged']);
+  assert.equal(imported.code, 1);
+  assert.match(imported.stderr, /1 place cannot be read, so nothing was imported/);
+  const exported = await run(['export', '--data', directory]);
+  assert.equal(exported.code, 1);
+  assert.deepEqual(fingerprints(directory), before);
+
+  const repaired = ok(await run(['verify', '--repair', directory]));
+  assert.match(repaired.stderr, /^repair: keeping a copy of log-0000000001 as lost-\d+-log-0000000001$[\s\S]*^repair: cutting the log at the first place/m);
+  assert.equal(repaired.stdout, 'ok\n');
+  assert.equal(ok(await run(['verify', directory])).stdout, 'ok\n');
+  const server = await onDisk(directory);
+  const left = pairs(await list(server, 'a', 'g')).map(([id]) => id);
+  assert.deepEqual(left, Array.from({ length: left.length }, (_, i) => `i${i}`), 'what came before the damage');
+  await set(server, 'a', 'g', 'new', 1);
+  await server.server.terminate();
+  const none = await run(['verify', '--repair', 'no-such']);
+  assert.equal(none.code, 1);
+});
+
+test('after a backup was restored, a new era has subscribers begin anew', async () => {
+  const directory = path('restored');
+  const first = await onDisk(directory);
+  await set(first, 's', 'g', 'i', 1);
+  const position = async ({ server }) => {
+    const answer = await fetch(new URL('/stream/s/g', server.subscribers.replace('ws:', 'http:')));
+    const { epoch, seq, items } = await answer.json();
+    return { epoch, at: [seq, items] };
+  };
+  const before = await position(first);
+  await first.server.terminate();
+  const same = await onDisk(directory);
+  assert.deepEqual(await position(same), before, 'a restart alone leaves it');
+  await same.server.terminate();
+  const { stderr } = ok(await run(['verify', '--new-era', directory]));
+  assert.match(stderr, /all histories have new names/);
+  const after = await position(await onDisk(directory));
+  assert.deepEqual(after.at, before.at);
+  assert.deepEqual(after.at[1].map(({ id, data }) => [id, data]), [['i', 1]]);
+  assert.notEqual(after.epoch, before.epoch);
 });

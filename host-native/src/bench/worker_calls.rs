@@ -25,10 +25,23 @@ impl Calls {
         items: usize,
         data: impl Fn(usize) -> String,
     ) -> Self {
+        let of_bench = |_| STREAM.to_owned();
+        Self::in_streams(function, sign, items, of_bench, data)
+    }
+
+    /// The same with a stream of its own for each item that `stream` gives one.
+    pub fn in_streams(
+        function: &str,
+        sign: &'static str,
+        items: usize,
+        stream: impl Fn(usize) -> String,
+        data: impl Fn(usize) -> String,
+    ) -> Self {
         let frames = (0..items)
             .map(|item| {
                 let text = format!(
-                    r#"{HEAD}{ID}","function_id":"{function}","data":{{"stream_name":"{STREAM}",{}}}}}"#,
+                    r#"{HEAD}{ID}","function_id":"{function}","data":{{"stream_name":"{}",{}}}}}"#,
+                    stream(item),
                     data(item)
                 );
                 let mut frame = Vec::new();

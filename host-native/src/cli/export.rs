@@ -1,4 +1,4 @@
-//! `iii-stream export`: writes what a running server has as JSON lines.
+//! `iii-stream export`: writes what a running server or a data directory has as JSON lines.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, IsTerminal};
@@ -9,7 +9,10 @@ use tokio::runtime::Handle;
 
 use super::Failure;
 use super::server_end::{ServerSource, url};
+use crate::clock;
+use crate::config::Config;
 use crate::transfer::copying::{OnDamage, Tally, copy};
+use crate::transfer::data_directory::DataDirectory;
 use crate::transfer::entry::{ItemSink, ItemSource};
 use crate::transfer::lines::LineSink;
 use crate::transfer::progress::Progress;
@@ -26,9 +29,11 @@ const VERB: &str = "exported";
 iii-stream import --from FILE
 
 Each group is written as it is at one moment, different groups at different moments. For all at the same moment let nobody \
-write meanwhile. The server and this program hold one group at a time in memory.
+write meanwhile. The server and this program hold one group at a time in memory. With --data no server is asked: it must be \
+stopped, and the directory is only read.
 
   iii-stream export backup.jsonl
+  iii-stream export --data data/stream_store backup.jsonl
   iii-stream export --stream chat | gzip > chat.jsonl.gz"
 )]
 pub(super) struct ExportArguments {
@@ -46,10 +51,17 @@ pub(super) struct ExportArguments {
         default_value = "127.0.0.1:49134"
     )]
     address: String,
+    /// The data directory of a server that is stopped, instead of a running server.
+    #[arg(long, value_name = "DIR", conflicts_with = "address")]
+    data: Option<PathBuf>,
 }
 
 /// Writes everything, or these streams.
-pub(super) fn export(runtime: &Handle, arguments: &ExportArguments) -> Result<(), Failure> {
+pub(super) fn export(
+    runtime: &Handle,
+    config: &Config,
+    arguments: &ExportArguments,
+) -> Result<(), Failure> {
     let path = arguments
         .file
         .as_deref()
@@ -57,14 +69,15 @@ pub(super) fn export(runtime: &Handle, arguments: &ExportArguments) -> Result<()
     if let Some(path) = path.filter(|path| path.exists()) {
         return Err(format!("{} is there already: name another file", path.display()).into());
     }
-    let mut source = ServerSource::connect(runtime, &url(&arguments.address), &arguments.stream)?;
+    let (mut source, bytes) = source(runtime, config, arguments)?;
+    let source = &mut *source;
     let Some(path) = path else {
         let mut sink = LineSink::new(BufWriter::with_capacity(BUFFER_BYTES, io::stdout().lock()));
-        let mut progress = Progress::start(VERB, None);
+        let mut progress = Progress::start(VERB, bytes);
         if io::stdout().is_terminal() {
             progress = progress.without_bar();
         }
-        let tally = write(&mut source, &mut sink, progress)?;
+        let tally = write(source, &mut sink, progress)?;
         return complete(&tally, "what was written");
     };
     // Under another name until it is whole, so that nobody takes a part for everything.
@@ -75,7 +88,7 @@ pub(super) fn export(runtime: &Handle, arguments: &ExportArguments) -> Result<()
         |path: &Path, error: &io::Error| format!("cannot write {}: {error}", path.display());
     let file = File::create(&part).map_err(|error| cannot(&part, &error))?;
     let mut sink = LineSink::new(BufWriter::with_capacity(BUFFER_BYTES, file));
-    let tally = write(&mut source, &mut sink, Progress::start(VERB, None))?;
+    let tally = write(source, &mut sink, Progress::start(VERB, bytes))?;
     let synced = sink
         .into_inner()
         .into_inner()
@@ -87,13 +100,34 @@ pub(super) fn export(runtime: &Handle, arguments: &ExportArguments) -> Result<()
     Ok(())
 }
 
+/// Where items come from, and how many bytes there are to read where that is known.
+fn source(
+    runtime: &Handle,
+    config: &Config,
+    arguments: &ExportArguments,
+) -> Result<(Box<dyn ItemSource>, Option<u64>), Failure> {
+    let streams = &arguments.stream;
+    let Some(data) = &arguments.data else {
+        let source = ServerSource::connect(runtime, &url(&arguments.address), streams)?;
+        return Ok((Box::new(source), None));
+    };
+    let directory = DataDirectory::open(data, config.bounds.group)?;
+    for missing in streams {
+        if !directory.has_stream(missing) {
+            return Err(format!("there is no stream `{missing}` in {}", data.display()).into());
+        }
+    }
+    Ok((Box::new(directory.items(streams)), Some(directory.bytes)))
+}
+
 fn write(
     source: &mut dyn ItemSource,
     sink: &mut dyn ItemSink,
     mut progress: Progress,
 ) -> Result<Tally, Failure> {
-    // A time that is over is over for the server too, which deletes such items itself.
-    let tally = copy(source, sink, OnDamage::Skip, 0, &mut progress);
+    // A server deletes items whose time is over; in a directory they may still be.
+    let now_ms = clock::unix_ms();
+    let tally = copy(source, sink, OnDamage::Skip, now_ms, &mut progress);
     progress.finish(source.bytes_read());
     Ok(tally?)
 }

@@ -1,6 +1,7 @@
-//! `iii-stream import` and `iii-stream verify`: read what was exported, or an engine's directory, and set it in a server.
+//! `iii-stream import`: reads what was exported, an engine's directory or a data directory, and sets it in a running server or
+//! writes it into a data directory.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use tokio::runtime::Handle;
@@ -9,9 +10,16 @@ use super::Failure;
 use super::server_end::{ServerSink, url};
 use super::source_file::SourceFile;
 use crate::clock;
+use crate::config::{Config, FileConfig, StoreConfig};
+use crate::store::Durability;
 use crate::transfer::copying::{OnDamage, Tally, copy, look_through};
+use crate::transfer::data_directory::DataSink;
+use crate::transfer::entry::ItemSink;
 use crate::transfer::kv_directory::Naming;
 use crate::transfer::progress::Progress;
+
+/// Room for what waits for the disk: more than an import sends at a time.
+const QUEUE_BYTES_MIN: usize = 256 << 20;
 
 /// How an engine's directory is read.
 #[derive(Debug, Args)]
@@ -30,17 +38,22 @@ pub(super) struct NamingOptions {
     after_help = "Everything is looked through before anything is written: if something cannot be read, nothing is imported, unless \
 --skip-damaged is given. Standard input is the exception, because it comes only once.
 
+With --data no server is asked: everything is written into the data directory of one that is stopped, or into a new one, and is \
+on the disk when the command ends. Without it a running server takes it.
+
 What is there already stays, except for items with the same names, which are replaced. So importing again does no harm. \
-Items with a time to live start it anew; those whose time was over before the import are left out.
+Items with a time to live start it anew in a running server, and keep it with --data; those whose time was over before the \
+import are left out.
 
 The source is only read. Stop the engine before you import its directory: what it has not written yet is not in there.
 
-  iii-stream import --from ./kv_store_data.db
+  iii-stream import --from ./kv_store_data.db --data data/stream_store
   iii-stream import --from backup.jsonl
   zcat backup.jsonl.gz | iii-stream import --from -"
 )]
 pub(super) struct ImportArguments {
-    /// A file of JSON lines, - for standard input, or the kv directory of an iii engine.
+    /// A file of JSON lines, - for standard input, the kv directory of an iii engine, or the data directory of a server that is
+    /// stopped.
     #[arg(long, value_name = "PATH")]
     from: PathBuf,
     /// Where the server takes workers, as HOST:PORT or ws://…; III_TOKEN holds its token, if it has one.
@@ -51,6 +64,9 @@ pub(super) struct ImportArguments {
         default_value = "127.0.0.1:49134"
     )]
     address: String,
+    /// The data directory of a server that is stopped, or a new one, instead of a running server.
+    #[arg(long, value_name = "DIR", conflicts_with = "address")]
+    data: Option<PathBuf>,
     /// Import what can be read, and leave out what is damaged.
     #[arg(long)]
     skip_damaged: bool,
@@ -58,22 +74,8 @@ pub(super) struct ImportArguments {
     naming: NamingOptions,
 }
 
-/// What `iii-stream verify` is asked.
-#[derive(Debug, Args)]
-#[command(after_help = "Nothing is changed and no server is needed.
-
-  iii-stream verify backup.jsonl
-  iii-stream verify ./kv_store_data.db")]
-pub(super) struct VerifyArguments {
-    /// A file of JSON lines, - for standard input, or the kv directory of an iii engine.
-    #[arg(value_name = "PATH")]
-    path: PathBuf,
-    #[command(flatten)]
-    naming: NamingOptions,
-}
-
 impl NamingOptions {
-    fn naming(&self) -> Naming {
+    pub(super) fn naming(&self) -> Naming {
         Naming {
             is_state: self.state,
             streams: self.stream_name.clone(),
@@ -81,11 +83,16 @@ impl NamingOptions {
     }
 }
 
-/// Sets everything in a server.
-pub(super) fn import(runtime: &Handle, arguments: &ImportArguments) -> Result<(), Failure> {
-    let file = SourceFile::find(&arguments.from, &arguments.naming.naming())?;
+/// Sets everything in a server, or writes it into a data directory.
+pub(super) fn import(
+    runtime: &Handle,
+    config: &Config,
+    arguments: &ImportArguments,
+) -> Result<(), Failure> {
+    let naming = arguments.naming.naming();
+    let file = SourceFile::find(&arguments.from, &naming, config.bounds.group)?;
     // First, so that nobody waits for a look through a large file to hear that there is no server.
-    let mut sink = ServerSink::connect(runtime, &url(&arguments.address))?;
+    let mut sink = sink(runtime, config, arguments)?;
     tell_notes(&file);
     if file.is_repeatable() && !arguments.skip_damaged {
         let damaged = look(&file, "checked")?.damaged;
@@ -105,25 +112,45 @@ pub(super) fn import(runtime: &Handle, arguments: &ImportArguments) -> Result<()
     let mut source = file.open()?;
     let mut progress = Progress::start("imported", file.bytes());
     let now_ms = clock::unix_ms();
-    let copied = copy(&mut *source, &mut sink, on_damage, now_ms, &mut progress);
+    let copied = copy(&mut *source, &mut *sink, on_damage, now_ms, &mut progress);
     progress.finish(source.bytes_read());
     outcome(&copied?)
 }
 
-/// Reads everything, and says whether it can be imported.
-pub(super) fn verify(arguments: &VerifyArguments) -> Result<(), Failure> {
-    let file = SourceFile::find(&arguments.path, &arguments.naming.naming())?;
-    tell_notes(&file);
-    match look(&file, "read")?.damaged {
-        0 => {
-            println!("ok");
-            Ok(())
-        }
-        damaged => Err(format!("{} cannot be read", places(damaged)).into()),
+/// Where everything goes.
+fn sink(
+    runtime: &Handle,
+    config: &Config,
+    arguments: &ImportArguments,
+) -> Result<Box<dyn ItemSink>, Failure> {
+    let Some(data) = &arguments.data else {
+        let sink = ServerSink::connect(runtime, &url(&arguments.address)).map_err(|error| {
+            format!(
+                "{error}. Start a server, or write into its data directory while it is stopped: --data {}",
+                FileConfig::DIR
+            )
+        })?;
+        return Ok(Box::new(sink));
+    };
+    let same = |path: &Path| std::fs::canonicalize(path).ok();
+    if same(data).is_some() && same(data) == same(&arguments.from) {
+        return Err(format!("{} cannot be imported into itself", data.display()).into());
     }
+    let bare = Config::bare();
+    let file = [&config.store, &bare.store]
+        .into_iter()
+        .find_map(|store| match store {
+            StoreConfig::File(file) => Some(file),
+            _ => None,
+        })
+        .ok_or("the configuration names no data directory")?;
+    let mut options = file.options(config.bounds.group, config.bounds.history_total_bytes_max);
+    options.durability = Durability::Fsync;
+    options.queue_bytes_max = options.queue_bytes_max.max(QUEUE_BYTES_MIN);
+    Ok(Box::new(DataSink::open(runtime, data, options)?))
 }
 
-fn look(file: &SourceFile, verb: &'static str) -> Result<Tally, Failure> {
+pub(super) fn look(file: &SourceFile, verb: &'static str) -> Result<Tally, Failure> {
     let mut source = file.open()?;
     let mut progress = Progress::start(verb, file.bytes());
     let seen = look_through(&mut *source, &mut progress);
@@ -131,7 +158,7 @@ fn look(file: &SourceFile, verb: &'static str) -> Result<Tally, Failure> {
     Ok(seen?)
 }
 
-fn tell_notes(file: &SourceFile) {
+pub(super) fn tell_notes(file: &SourceFile) {
     for note in file.notes() {
         eprintln!("warning: {note}");
     }
@@ -147,7 +174,7 @@ fn outcome(tally: &Tally) -> Result<(), Failure> {
     }
     if 0 < tally.refused {
         let refused = items(tally.refused);
-        return Err(format!("the server refused {refused}; the rest is imported").into());
+        return Err(format!("{refused} refused; the rest is imported").into());
     }
     Ok(())
 }
@@ -156,7 +183,7 @@ fn items(count: u64) -> String {
     plural(count, "item", "items")
 }
 
-fn places(count: u64) -> String {
+pub(super) fn places(count: u64) -> String {
     plural(count, "place", "places")
 }
 

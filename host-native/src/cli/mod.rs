@@ -8,14 +8,16 @@ mod serve;
 mod server_end;
 mod socket_client;
 mod source_file;
+mod verify;
 mod watch;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
 use crate::bench;
+use crate::config::Config;
 
 /// Durable streams for real-time data: JSON items, live to every subscriber.
 #[derive(Debug, Parser)]
@@ -45,12 +47,12 @@ enum Command {
         #[arg(long, value_name = "URL", default_value = "ws://127.0.0.1:49134")]
         worker_url: String,
     },
-    /// Write what a running server has, as JSON lines.
+    /// Write what a running server or a data directory has, as JSON lines.
     Export(export::ExportArguments),
-    /// Bring items into a running server: from an export, or from the directory of an iii engine.
+    /// Bring items into a running server or a data directory: from an export, or from the directory of an iii engine.
     Import(import::ImportArguments),
-    /// Read an export, or the directory of an iii engine, and say whether all of it can be imported.
-    Verify(import::VerifyArguments),
+    /// Read a data directory, an export, or the directory of an iii engine, and say what is damaged; repair a data directory.
+    Verify(verify::VerifyArguments),
     /// Put load on a running server and measure it.
     Bench(bench::Arguments),
     /// Show a group, or one item of it, and then every change.
@@ -90,9 +92,13 @@ pub fn main() -> ExitCode {
     let outcome = match arguments.command.unwrap_or(Command::Serve) {
         Command::Serve => runtime.block_on(serve::run(config)),
         Command::Check => check::run(config),
-        Command::Export(arguments) => export::export(runtime.handle(), &arguments),
-        Command::Import(arguments) => import::import(runtime.handle(), &arguments),
-        Command::Verify(arguments) => import::verify(&arguments),
+        Command::Export(arguments) => configuration(config)
+            .and_then(|config| export::export(runtime.handle(), &config, &arguments)),
+        Command::Import(arguments) => configuration(config)
+            .and_then(|config| import::import(runtime.handle(), &config, &arguments)),
+        Command::Verify(arguments) => {
+            configuration(config).and_then(|config| verify::verify(&config, &arguments))
+        }
         Command::Bench(arguments) => bench::run(&arguments).map_err(Into::into),
         Command::Call {
             function,
@@ -114,6 +120,14 @@ pub fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// What a server would be started with, for the bounds of groups.
+fn configuration(path: Option<&Path>) -> Result<Config, Failure> {
+    Ok(match path {
+        Some(path) => Config::read(path)?,
+        None => Config::bare(),
+    })
 }
 
 /// An error with its causes, but for those that it tells of itself.

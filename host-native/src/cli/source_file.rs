@@ -1,10 +1,14 @@
-//! What `import` and `verify` can be given: JSON lines in a file or from standard input, or an engine's directory.
+//! What `import` and `verify` can be given: JSON lines in a file or from standard input, an engine's directory, or a data
+//! directory of this program.
 
 use std::fs::File;
 use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 
+use iii_stream_core::GroupLimits;
+
 use super::Failure;
+use crate::transfer::data_directory::DataDirectory;
 use crate::transfer::entry::ItemSource;
 use crate::transfer::kv_directory::{KvDirectory, Naming};
 use crate::transfer::lines::LineSource;
@@ -17,15 +21,19 @@ pub(super) enum SourceFile {
     Input,
     Lines { path: PathBuf, bytes: u64 },
     Kv(KvDirectory),
+    Data(DataDirectory),
 }
 
 impl SourceFile {
     /// Finds out what `path` is; `-` is standard input.
-    pub(super) fn find(path: &Path, naming: &Naming) -> Result<Self, Failure> {
+    pub(super) fn find(path: &Path, naming: &Naming, limits: GroupLimits) -> Result<Self, Failure> {
         if path == Path::new("-") {
             return Ok(Self::Input);
         }
         let about = std::fs::metadata(path).map_err(|error| cannot_read(path, &error))?;
+        if about.is_dir() && DataDirectory::is_one(path) {
+            return Ok(Self::Data(DataDirectory::open(path, limits)?));
+        }
         if about.is_dir() {
             return Ok(Self::Kv(KvDirectory::open(path, naming)?));
         }
@@ -48,7 +56,7 @@ impl SourceFile {
             Self::Input => false,
             // A pipe has no length.
             Self::Lines { bytes, .. } => 0 < *bytes,
-            Self::Kv(_) => true,
+            Self::Kv(_) | Self::Data(_) => true,
         }
     }
 
@@ -58,6 +66,7 @@ impl SourceFile {
             Self::Input => None,
             Self::Lines { bytes, .. } => Some(*bytes).filter(|&bytes| 0 < bytes),
             Self::Kv(directory) => Some(directory.bytes),
+            Self::Data(directory) => Some(directory.bytes),
         }
     }
 
@@ -65,7 +74,7 @@ impl SourceFile {
     pub(super) fn notes(&self) -> &[String] {
         match self {
             Self::Kv(directory) => &directory.notes,
-            Self::Input | Self::Lines { .. } => &[],
+            Self::Input | Self::Lines { .. } | Self::Data(_) => &[],
         }
     }
 
@@ -79,6 +88,7 @@ impl SourceFile {
                 Box::new(LineSource::new(input, path.display().to_string()))
             }
             Self::Kv(directory) => Box::new(directory.items()),
+            Self::Data(directory) => Box::new(directory.items(&[])),
         })
     }
 }

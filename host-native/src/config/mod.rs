@@ -12,7 +12,7 @@ pub use file::{PortEntry, StreamEntry};
 use iii_stream_core::GroupLimits;
 
 use crate::socket::Limits;
-use crate::store::Durability;
+use crate::store::{Durability, FileOptions};
 use crate::subscriber::SubscriberLimits;
 use crate::worker::WorkerLimits;
 
@@ -159,6 +159,20 @@ pub struct FileConfig {
 impl FileConfig {
     /// Where groups are kept, unless somebody said otherwise.
     pub const DIR: &'static str = "data/stream_store";
+
+    /// How a store is to use it.
+    pub fn options(&self, limits: GroupLimits, history_bytes_max: usize) -> FileOptions {
+        FileOptions {
+            durability: self.durability,
+            limits,
+            history_bytes_max,
+            cache_bytes_max: self.cache_bytes_max,
+            queue_bytes_max: self.queue_bytes_max,
+            segment_bytes: self.segment_bytes,
+            fold_bytes: self.fold_bytes,
+            log_bytes_max: self.log_bytes_max,
+        }
+    }
 }
 
 /// Why a configuration cannot be used.

@@ -9,12 +9,7 @@ use uuid::Uuid;
 use super::StartError;
 use crate::config::{Bounds, StoreConfig};
 use crate::metrics::{Histogram, TimeBuckets};
-use crate::store::{
-    ChangeSink, Condition, FileOptions, FileReadings, FileStore, MemoryStore, Store,
-};
-
-/// Where the state's directory is, in that of the streams.
-const STATE_DIR: &str = "state";
+use crate::store::{ChangeSink, Condition, FileReadings, FileStore, MemoryStore, STATE_DIR, Store};
 
 /// What a store is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,16 +53,7 @@ impl GroupStore {
             Holding::Streams => file.dir.clone(),
             Holding::State => file.dir.join(STATE_DIR),
         };
-        let options = FileOptions {
-            durability: file.durability,
-            limits,
-            history_bytes_max,
-            cache_bytes_max: file.cache_bytes_max,
-            queue_bytes_max: file.queue_bytes_max,
-            segment_bytes: file.segment_bytes,
-            fold_bytes: file.fold_bytes,
-            log_bytes_max: file.log_bytes_max,
-        };
+        let options = file.options(limits, history_bytes_max);
         Ok(Self::File(Arc::new(FileStore::open(&dir, sink, options)?)))
     }
 

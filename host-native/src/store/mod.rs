@@ -19,6 +19,9 @@ pub use memory::MemoryStore;
 /// Takes what became of a request, now or later, on any thread. It must not block.
 pub type Done<T> = Box<dyn FnOnce(Result<T, StoreError>) + Send>;
 
+/// Where the state's directory is, in that of the streams.
+pub const STATE_DIR: &str = "state";
+
 /// How often groups that hold nothing are looked at, to be forgotten, and what all histories take.
 const FORGET_INTERVAL: Duration = Duration::from_secs(30);
 

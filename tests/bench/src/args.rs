@@ -14,6 +14,12 @@ pub(crate) struct Args {
     /// Measured seconds of each load in all, split over interleaved rounds; warm-ups come on top.
     #[arg(long, default_value_t = 10.0, value_parser = positive)]
     pub(crate) seconds: f64,
+    /// Items that the durable store starts with.
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1_000..))]
+    pub(crate) items: u64,
+    /// Of the durable store: few items and short rounds, to see that everything works; the numbers mean little.
+    #[arg(long)]
+    pub(crate) quick: bool,
     /// The server binary; by default `iii-stream` beside this program, else in target/release.
     #[arg(long)]
     pub(crate) server: Option<PathBuf>,
@@ -29,6 +35,8 @@ pub(crate) enum What {
     WorkerPort,
     /// Fan-out, joins, slow subscribers and growth, beside a raw server and other products.
     Fanout,
+    /// The durable store: writes beside memory, the bare disk and Redis; starts and replay.
+    Durable,
     /// Native cost of the core's operations.
     Core,
     /// Everything.

@@ -21,7 +21,7 @@ use crate::node_ws::{self, NodeWs};
 use crate::plan::Plan;
 use crate::raw::{self, Writes};
 use crate::redis_medium::RedisMedium;
-use crate::redis_process::{self, RedisProcess};
+use crate::redis_process::{self, Keeps, RedisProcess};
 use crate::report::Report;
 use crate::server_process;
 
@@ -133,7 +133,7 @@ impl Peers {
             "npm ci --prefix tests/clients",
         );
         let redis = || {
-            let process = redis_process::start()?;
+            let process = redis_process::start(Keeps::Nothing)?;
             let medium = RedisMedium {
                 address: process.address,
                 frame_bytes: FRAME_BYTES,

@@ -1,12 +1,13 @@
 //! Runs the benchmarks the command line asks for and prints one report.
 //!
-//! Reading order: `args`, `worker_port` and `fanout` (what is measured, in which order), `iii_stream::bench` and `single`
+//! Reading order: `args`, `worker_port`, `fanout` and `durable` (what is measured, in which order), `iii_stream::bench` and `single`
 //! (how), the implementations of its `Wire` and `Medium` (what travels), `report` (what is said).
 
 mod args;
 mod batches;
 mod child;
 mod core_cost;
+mod durable;
 mod echo;
 mod fanout;
 mod fanout_rows;
@@ -59,7 +60,7 @@ fn run(args: &Args) -> io::Result<()> {
         What::EchoServer => return echo::serve(),
         What::RawEach => return raw::serve(Writes::Each),
         What::RawQueued => return raw::serve(Writes::Queued),
-        What::WorkerPort | What::Fanout | What::Core | What::All => {}
+        What::WorkerPort | What::Fanout | What::Durable | What::Core | What::All => {}
     }
     let mut report = Report::new(machine::describe());
     if cfg!(debug_assertions) {
@@ -71,6 +72,9 @@ fn run(args: &Args) -> io::Result<()> {
     }
     if matches!(args.what, What::Fanout | What::All) {
         fanout::measure(args, &mut report)?;
+    }
+    if matches!(args.what, What::Durable | What::All) {
+        durable::measure(args, &mut report)?;
     }
     if matches!(args.what, What::Core | What::All) {
         core_cost::measure(args, &mut report)?;

@@ -1,4 +1,4 @@
-//! Starts a Redis server for the comparison: memory only, in a folder of its own.
+//! Starts a Redis server for the comparison, in a folder of its own.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -18,6 +18,15 @@ pub(crate) struct RedisProcess {
     _folder: TempDir,
 }
 
+/// What Redis keeps of a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Keeps {
+    /// Nothing outside its memory.
+    Nothing,
+    /// It writes each change to its log and syncs it before the answer.
+    Synced,
+}
+
 /// What `redis-server --version` says; none when there is no such program.
 pub(crate) fn version() -> Option<String> {
     let output = Command::new("redis-server")
@@ -28,14 +37,15 @@ pub(crate) fn version() -> Option<String> {
 }
 
 /// Starts Redis on a free port and waits for its first answer.
-pub(crate) fn start() -> io::Result<RedisProcess> {
+pub(crate) fn start(keeps: Keeps) -> io::Result<RedisProcess> {
     let folder = tempfile::tempdir()?;
     // Redis has no port 0 of this kind: take a free one and let go of it.
     let address = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?;
     let mut child = OwnChild::new(
         Command::new("redis-server")
             .args(["--port", &address.port().to_string()])
-            .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+            .args(["--bind", "127.0.0.1", "--save", ""])
+            .args(keeps.arguments())
             .arg("--dir")
             .arg(folder.path())
             .stdin(Stdio::null())
@@ -57,6 +67,13 @@ pub(crate) fn start() -> io::Result<RedisProcess> {
         address,
         _folder: folder,
     })
+}
+
+impl Keeps {
+    fn arguments(self) -> [&'static str; 4] {
+        let log = if self == Self::Synced { "yes" } else { "no" };
+        ["--appendonly", log, "--appendfsync", "always"]
+    }
 }
 
 fn answers(address: SocketAddr) -> bool {

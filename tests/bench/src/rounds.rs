@@ -49,7 +49,8 @@ pub(crate) const CONNECTIONS: usize = 8;
 /// Calls in flight on each.
 pub(crate) const DEPTH: usize = 32;
 
-fn loaded<W: Wire>(wire: &W, window: Window, server: u32) -> io::Result<LoadSample> {
+/// One window of load without a fault.
+pub(crate) fn loaded<W: Wire>(wire: &W, window: Window, server: u32) -> io::Result<LoadSample> {
     let load = Load {
         connections: CONNECTIONS,
         depth: DEPTH,

@@ -1,4 +1,4 @@
-//! Starts the release server with everything in memory and both ports free ones.
+//! Starts the release server on free ports, with the store that is asked for, and ends it.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
@@ -6,27 +6,36 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdout, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::Duration;
 
 use iii_stream::bench::target::Target;
 use tempfile::TempDir;
 
 use crate::child::OwnChild;
-use iii_stream::bench::wire::PATIENCE;
 
-const CONFIG: &str = "\
-- name: iii-stream
-  config:
-    port: 0
-    host: 127.0.0.1
-    adapter:
-      name: kv
-      config:
-        store_method: in_memory
+const CONFIG_HEAD: &str = "\
 - name: iii-worker-manager
   config:
     port: 0
     host: 127.0.0.1
+- name: iii-stream
+  config:
+    port: 0
+    host: 127.0.0.1
+    admin_port: 0
+    adapter:
+      name: kv
+      config:
 ";
+
+/// No start takes this long, however much it finds.
+const START_TIME_MAX: Duration = Duration::from_secs(120);
+
+/// Keys of the `kv` adapter and their values.
+pub(crate) type StoreKeys<'a> = &'a [(&'a str, &'a str)];
+
+/// Everything in memory.
+const IN_MEMORY: StoreKeys<'static> = &[("store_method", "in_memory")];
 
 /// A running server.
 pub(crate) struct ServerProcess {
@@ -35,20 +44,45 @@ pub(crate) struct ServerProcess {
     pub(crate) workers: SocketAddr,
     /// Where subscribers connect.
     pub(crate) subscribers: SocketAddr,
-    _folder: TempDir,
+    /// Where the metrics are.
+    pub(crate) admin: SocketAddr,
+    /// Its own, unless its folder is somebody else's.
+    folder: Option<TempDir>,
 }
 
-/// Starts the server and waits for the lines that name its ports.
+/// Starts the server with everything in memory and waits for the lines that name its ports.
 pub(crate) fn start(binary: &Path) -> io::Result<ServerProcess> {
+    start_with(binary, IN_MEMORY)
+}
+
+/// The same with another store, in a folder that goes when the server does.
+pub(crate) fn start_with(binary: &Path, store: StoreKeys<'_>) -> io::Result<ServerProcess> {
     let folder = tempfile::tempdir()?;
-    let config = folder.path().join("config.yaml");
-    std::fs::write(&config, CONFIG)?;
-    let log = folder.path().join("server.log");
+    let mut server = start_in(binary, folder.path(), store)?;
+    server.folder = Some(folder);
+    Ok(server)
+}
+
+/// The same in a folder that stays, where it may find what another has left.
+pub(crate) fn start_in(
+    binary: &Path,
+    folder: &Path,
+    store: StoreKeys<'_>,
+) -> io::Result<ServerProcess> {
+    let config = folder.join("config.yaml");
+    let keys = store
+        .iter()
+        .map(|(key, value)| format!("        {key}: {value}\n"));
+    std::fs::write(
+        &config,
+        format!("{CONFIG_HEAD}{}", keys.collect::<String>()),
+    )?;
+    let log = folder.join("server.log");
     let mut child = OwnChild::new(
         Command::new(binary.canonicalize()?)
             .arg("--config")
             .arg(&config)
-            .current_dir(folder.path())
+            .current_dir(folder)
             .env_remove("RUST_LOG")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -56,17 +90,14 @@ pub(crate) fn start(binary: &Path) -> io::Result<ServerProcess> {
             .spawn()?,
     );
     let lines = child.handle().stdout.take().map(read_lines);
-    let (workers, subscribers) = lines
-        .map_or_else(
-            || Err(io::Error::other("the server has no standard output")),
-            |lines| Ok((address(&lines, "workers")?, address(&lines, "subscribers")?)),
-        )
-        .map_err(|error| with_log(&error, &log))?;
+    let lines = lines.ok_or_else(|| io::Error::other("the server has no standard output"))?;
+    let next = |name| address(&lines, name).map_err(|error| with_log(&error, &log));
     Ok(ServerProcess {
+        workers: next("workers")?,
+        subscribers: next("subscribers")?,
+        admin: next("admin")?,
         child,
-        workers,
-        subscribers,
-        _folder: folder,
+        folder: None,
     })
 }
 
@@ -78,6 +109,20 @@ impl ServerProcess {
             url: format!("ws://{}", self.subscribers),
             token: None,
             pid: Some(self.child.pid()),
+        }
+    }
+
+    /// Asks it to end, and waits until it has.
+    ///
+    /// Errors: what it said, if it does not end well.
+    pub(crate) fn stop(mut self) -> io::Result<()> {
+        let pid = self.child.pid().to_string();
+        Command::new("kill").args(["-TERM", &pid]).status()?;
+        let status = self.child.handle().wait()?;
+        if status.success() {
+            Ok(())
+        } else {
+            Err(io::Error::other(format!("the server ended: {status}")))
         }
     }
 }
@@ -113,7 +158,7 @@ fn read_lines(stdout: ChildStdout) -> Receiver<String> {
 /// The address that the next line with this name tells.
 fn address(lines: &Receiver<String>, name: &str) -> io::Result<SocketAddr> {
     loop {
-        match lines.recv_timeout(PATIENCE) {
+        match lines.recv_timeout(START_TIME_MAX) {
             Ok(line) => {
                 if let Some(address) = parse_address(&line, name) {
                     return Ok(address);
@@ -135,9 +180,9 @@ fn with_log(error: &io::Error, log: &Path) -> io::Error {
     io::Error::other(format!("{error}\n{}", said.trim_end()))
 }
 
-/// `workers      ws://127.0.0.1:PORT`
+/// `workers      ws://127.0.0.1:PORT`, or with `http`.
 fn parse_address(line: &str, name: &str) -> Option<SocketAddr> {
-    let (_, address) = line.trim().strip_prefix(name)?.split_once("ws://")?;
+    let (_, address) = line.trim().strip_prefix(name)?.split_once("://")?;
     address.trim_end_matches('/').parse().ok()
 }
 

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use crate::args::Args;
 use crate::plan::Plan;
+use crate::redis_process::Keeps;
 use crate::report::Report;
 use crate::rounds::{CONNECTIONS, DEPTH, Round, Sides};
 use crate::values::{ITEMS, VALUE_BYTES};
@@ -63,5 +64,5 @@ fn start_redis(report: &mut Report) -> io::Result<Option<redis_process::RedisPro
         return Ok(None);
     };
     report.setting("redis", json!(version));
-    redis_process::start().map(Some)
+    redis_process::start(Keeps::Nothing).map(Some)
 }

@@ -19,6 +19,9 @@ const EMPTIED_TO: usize = 90;
 /// Share of what all histories may take, in percent, beyond which those of quiet groups are halved.
 const HISTORY_FILL_MAX: usize = 90;
 
+/// A share may be off by one part in so many.
+const SHARE_TOLERANCE: usize = 16;
+
 /// What all groups take together, in bytes.
 #[derive(Default)]
 pub(super) struct Sum(AtomicUsize);
@@ -28,8 +31,11 @@ impl Sum {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Replaces a group's share.
+    /// Replaces a group's share. Small differences wait, so that groups seldom write to the same place.
     fn replace(&self, share: &mut usize, new: usize) {
+        if 0 < new && new.abs_diff(*share) <= *share / SHARE_TOLERANCE {
+            return;
+        }
         let old = std::mem::replace(share, new);
         if old < new {
             self.0.fetch_add(new - old, Ordering::Relaxed);

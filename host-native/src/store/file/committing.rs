@@ -27,43 +27,12 @@ pub(super) struct Activity {
     pub(super) sync_seconds: Arc<Histogram<TimeBuckets>>,
 }
 
-/// How many records a batch should have, and how long to wait for them. A sync costs the same for one record and for a hundred, so
-/// under load it pays to wait for those who are about to come; a lone caller never waits.
-#[derive(Default)]
-struct Pace {
-    /// The largest batch of late, times [`PACE_UNIT`].
-    records_scaled: u32,
-    /// What a batch takes, by and large.
-    batch_time: Duration,
-}
-
-/// The largest batch is forgotten by one part in so many with each batch.
-const PACE_UNIT: u32 = 64;
-
-/// Smaller batches are not waited for.
-const PACED_RECORDS_MIN: u32 = 16;
-
-impl Pace {
-    fn note(&mut self, records: u32, time: Duration) {
-        let faded = self.records_scaled - self.records_scaled / PACE_UNIT;
-        self.records_scaled = faded.max(records.saturating_mul(PACE_UNIT));
-        self.batch_time = (self.batch_time * 7 + time) / 8;
-    }
-
-    /// How many records are wanted, and how long to wait for them.
-    fn next(&self) -> (u32, Duration) {
-        match self.records_scaled / PACE_UNIT {
-            ..PACED_RECORDS_MIN => (0, Duration::ZERO),
-            records => (records, self.batch_time * *PACE / 4),
-        }
-    }
-}
-
 /// The one who writes the log.
 pub(super) struct Committer {
     inner: Arc<Inner>,
     log: Log,
-    pace: Pace,
+    /// What was taken last.
+    batch: Batch,
     /// The time that the last batch tells of.
     told_floor_ms: u64,
 }
@@ -73,20 +42,15 @@ impl Committer {
         Self {
             inner,
             log,
-            pace: Pace::default(),
+            batch: Batch::new(0),
             told_floor_ms: 0,
         }
     }
 
     /// Does what there is to do, or waits for it at most so long. `false` once there will be no more.
     pub(super) fn turn(&mut self, time_max: Duration) -> bool {
-        let (records_wanted, more_time_max) = self.pace.next();
-        match self
-            .inner
-            .queue
-            .take(time_max, records_wanted, more_time_max)
-        {
-            Taken::Work(batch, waiting) => self.commit(batch, waiting),
+        match self.inner.queue.take(time_max, &mut self.batch) {
+            Taken::Work(waiting) => self.commit(waiting),
             Taken::Idle => self.look_after(),
             Taken::Stopping => return false,
         }
@@ -102,10 +66,10 @@ impl Committer {
         }
     }
 
-    fn commit(&mut self, mut batch: Batch, waiting: Vec<Waiting>) {
-        if !batch.is_empty() {
+    fn commit(&mut self, waiting: Vec<Waiting>) {
+        if !self.batch.is_empty() {
             self.wait_for_folding();
-            if let Err(error) = self.write(&mut batch) {
+            if let Err(error) = self.write() {
                 return self.fail(waiting, &error);
             }
             self.inner.queue.set_durable_lsn(self.log.end_lsn());
@@ -113,7 +77,8 @@ impl Committer {
         self.inner.releasing.release(&self.inner, waiting);
     }
 
-    fn write(&mut self, batch: &mut Batch) -> Result<(), WriteError> {
+    fn write(&mut self) -> Result<(), WriteError> {
+        let batch = &mut self.batch;
         let floor_ms = self.inner.floor.get();
         let switches = self.log.would_switch(batch);
         let begun = Instant::now();
@@ -123,9 +88,7 @@ impl Committer {
         }
         self.told_floor_ms = floor_ms;
         let activity = &self.inner.activity;
-        let time = begun.elapsed();
-        self.pace.note(batch.records(), time);
-        activity.sync_seconds.observe_time(time);
+        activity.sync_seconds.observe_time(begun.elapsed());
         activity.batches.inc();
         activity.records.inc_by(u64::from(batch.records()));
         activity.written_bytes.inc_by(batch.written_bytes() as u64);
@@ -204,10 +167,3 @@ impl Committer {
         }
     }
 }
-
-static PACE: std::sync::LazyLock<u32> = std::sync::LazyLock::new(|| {
-    std::env::var("III_PACE")
-        .ok()
-        .and_then(|t| t.parse().ok())
-        .unwrap_or(0)
-});

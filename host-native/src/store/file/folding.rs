@@ -24,7 +24,7 @@ use crate::metrics::Counter;
 use crate::store::StoreError;
 
 /// Kinds of extents.
-const IMAGE: u8 = 1;
+pub(super) const IMAGE: u8 = 1;
 const DELTA: u8 = 2;
 
 /// A group is written as a whole once its deltas take so many times what the last image took.

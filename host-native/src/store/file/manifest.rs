@@ -21,6 +21,7 @@ use layout::{BEGIN, End, Header, UnitHead};
 pub use contents::{Contents, LastOpened, LogStart};
 pub use edit::{Durability, Edit, GroupKept};
 pub use error::ManifestError;
+pub use open::{Damage, Looked};
 
 /// The longest edits of one unit.
 const UNIT_BODY_BYTES_MAX: usize = 1 << 30;

@@ -14,7 +14,9 @@ mod files;
 mod folding;
 mod format_mark;
 mod loading;
+mod locking;
 pub mod log;
+pub mod looking;
 pub mod manifest;
 pub mod names;
 mod opening;
@@ -22,6 +24,7 @@ mod queue;
 mod reading;
 mod record;
 mod releasing;
+pub mod repairing;
 mod space;
 pub mod stream_file;
 mod table;
@@ -30,6 +33,7 @@ mod test_random;
 #[cfg(test)]
 mod tests;
 mod threads;
+pub mod verifying;
 mod waiting;
 mod writing;
 
@@ -409,10 +413,12 @@ impl Store for FileStore {
     }
 
     fn list_groups(&self, stream: &str, done: Done<Vec<Arc<str>>>) {
-        done(Ok(self.inner.listing.groups_of(stream)));
+        let stream = stream.to_owned();
+        self.inner
+            .list_names(move |listing| listing.groups_of(&stream), done);
     }
 
     fn list_all(&self, done: Done<Vec<StreamGroups>>) {
-        done(Ok(self.inner.listing.all()));
+        self.inner.list_names(Listing::all, done);
     }
 }

@@ -27,7 +27,7 @@ use crate::store::ChangeSink;
 use crate::store::listing::Listing;
 
 /// Held as long as a process uses the directory.
-const LOCK: &str = "lock";
+pub(super) const LOCK: &str = "lock";
 
 /// Size of the first segment of a log.
 const FIRST_SEGMENT_BYTES: u64 = 1 << 20;
@@ -147,6 +147,12 @@ pub(super) fn open_dir(
         return Err(OpenError::NotADirectory { path });
     }
     std::fs::create_dir_all(dir).map_err(|error| failed("make", error))?;
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk::new(dir));
+    // Before the lock is made: what is somebody else's stays as it is.
+    let names = disk.list().map_err(|error| failed("list", error))?;
+    if !names.iter().any(|name| name.starts_with("manifest-")) {
+        check_new(path.clone(), names)?;
+    }
     let lock = File::options()
         .create(true)
         .truncate(false)
@@ -158,7 +164,6 @@ pub(super) fn open_dir(
         Err(TryLockError::WouldBlock) => return Err(OpenError::InUse { path }),
         Err(TryLockError::Error(error)) => return Err(failed("lock", error)),
     }
-    let disk: Arc<dyn Disk> = Arc::new(RealDisk::new(dir));
     let mut opened = open(&disk, sink, options, run_aside, releasing, &boot_id())?;
     opened.lock = Some(lock);
     Ok(opened)
@@ -305,6 +310,18 @@ fn open_manifest(disk: &Arc<dyn Disk>) -> Result<(Manifest, Contents), OpenError
         doing: "list",
         source,
     })?;
+    check_new(path, names)?;
+    let store_id = *Uuid::new_v4().as_bytes();
+    let manifest = Manifest::create(disk, store_id)?;
+    let contents = Contents {
+        store_id,
+        ..Contents::default()
+    };
+    Ok((manifest, contents))
+}
+
+/// Errors: in a directory with these files no store can be made.
+fn check_new(path: String, names: Vec<String>) -> Result<(), OpenError> {
     for example in names {
         if example == LOCK {
             continue;
@@ -328,13 +345,7 @@ fn open_manifest(disk: &Arc<dyn Disk>) -> Result<(Manifest, Contents), OpenError
             });
         }
     }
-    let store_id = *Uuid::new_v4().as_bytes();
-    let manifest = Manifest::create(disk, store_id)?;
-    let contents = Contents {
-        store_id,
-        ..Contents::default()
-    };
-    Ok((manifest, contents))
+    Ok(())
 }
 
 /// Whether changes that subscribers have seen may be missing.
@@ -360,20 +371,21 @@ fn new_epoch() -> String {
 }
 
 /// The groups as manifest and log tell of them.
-struct Groups {
-    by_stream: HashMap<Arc<str>, HashMap<Arc<str>, Known>>,
+pub(super) struct Groups {
+    pub(super) by_stream: HashMap<Arc<str>, HashMap<Arc<str>, Known>>,
     /// What is kept of histories that ended, by group.
-    gone: Vec<(GroupKey, Kept)>,
+    pub(super) gone: Vec<(GroupKey, Kept)>,
 }
 
-struct Known {
-    state: State,
-    has_items: bool,
+/// What they tell of one group.
+pub(super) struct Known {
+    pub(super) state: State,
+    pub(super) has_items: bool,
     has_clients: bool,
 }
 
 impl Groups {
-    fn of(contents: &mut Contents) -> Self {
+    pub(super) fn of(contents: &mut Contents) -> Self {
         let mut groups = Self {
             by_stream: HashMap::new(),
             gone: Vec::new(),
@@ -388,7 +400,7 @@ impl Groups {
     }
 
     /// Takes note of a record of the log.
-    fn take(&mut self, at: RecordAt, bytes: &[u8]) -> Result<(), String> {
+    pub(super) fn take(&mut self, at: RecordAt, bytes: &[u8]) -> Result<(), String> {
         let record = read_record(bytes).ok_or("it is no record of this version")?;
         let GroupRef { stream, group } = record.group;
         let known = self

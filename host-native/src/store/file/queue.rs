@@ -5,7 +5,7 @@
 //! released in the order in which it was added.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Wake, Waker};
 use std::time::Duration;
 
@@ -24,7 +24,9 @@ pub(super) struct Queue {
     durable_lsn: AtomicU64,
     /// How often what groups had in memory was dropped, because it could not be written.
     resets: AtomicU64,
-    /// Records that wait, in bytes; beyond it writes are refused.
+    /// Records that wait, in bytes.
+    bytes: AtomicUsize,
+    /// Their bound; beyond it writes are refused.
     bytes_max: usize,
 }
 
@@ -33,15 +35,15 @@ struct Pending {
     waiting: Vec<Waiting>,
     /// Records are refused, while groups are taken back to what is safe.
     is_refusing: bool,
-    /// The log's thread sleeps until there are so many records, and nobody is about to wake it.
-    wakes_at: Option<u32>,
+    /// The log's thread sleeps and nobody is about to wake it.
+    is_asleep: bool,
     is_stopping: bool,
 }
 
 /// What the log's thread finds.
 pub(super) enum Taken {
-    /// Records to write, maybe none, and who waits for them and for those before.
-    Work(Batch, Vec<Waiting>),
+    /// Who waits for the records of the batch, maybe none, and for those before.
+    Work(Vec<Waiting>),
     /// Nothing for a while.
     Idle,
     /// Nothing, and nothing will come any more.
@@ -56,12 +58,13 @@ impl Queue {
                 batch: Batch::new(durable_lsn),
                 waiting: Vec::new(),
                 is_refusing: false,
-                wakes_at: None,
+                is_asleep: false,
                 is_stopping: false,
             }),
             filled: Condvar::new(),
             durable_lsn: AtomicU64::new(durable_lsn),
             resets: AtomicU64::new(0),
+            bytes: AtomicUsize::new(0),
             bytes_max,
         }
     }
@@ -91,8 +94,9 @@ impl Queue {
             return Err(Box::new((StoreError::in_trouble(), waiting)));
         }
         let at = pending.batch.push(|out| out.extend_from_slice(record));
+        self.bytes.store(pending.batch.bytes(), Ordering::Relaxed);
         pending.waiting.push(waiting);
-        self.wake(&mut pending);
+        self.wake(pending);
         Ok(at)
     }
 
@@ -107,40 +111,36 @@ impl Queue {
             return Some(waiting);
         }
         pending.waiting.push(waiting);
-        self.wake(&mut pending);
+        self.wake(pending);
         None
     }
 
-    /// Takes everything; waits for something at most `time_max`, and then at most `more_time_max` for more, until there are
-    /// `records_wanted`.
-    pub(super) fn take(
-        &self,
-        time_max: Duration,
-        records_wanted: u32,
-        more_time_max: Duration,
-    ) -> Taken {
+    /// Adds somebody who waits for everything that came before. It comes back if there is nothing to wait for.
+    pub(super) fn wait_for_all(self: &Arc<Self>, waiting: Waiting) -> Option<Waiting> {
+        let lsn = self.pending.lock().batch.end_lsn();
+        self.wait(lsn, waiting)
+    }
+
+    /// Takes everything, or waits for something at most so long. Leaves `spare` in place of the batch.
+    pub(super) fn take(&self, time_max: Duration, spare: &mut Batch) -> Taken {
         let mut pending = self.pending.lock();
         if pending.waiting.is_empty() {
             if pending.is_stopping {
                 return Taken::Stopping;
             }
-            self.sleep(&mut pending, 0, time_max);
+            pending.is_asleep = true;
+            self.filled.wait_for(&mut pending, time_max);
+            pending.is_asleep = false;
         }
         if pending.waiting.is_empty() {
             return Taken::Idle;
         }
-        if pending.batch.records() < records_wanted && !more_time_max.is_zero() {
-            self.sleep(&mut pending, records_wanted, more_time_max);
-        }
-        let next = Batch::new(pending.batch.end_lsn());
-        let batch = std::mem::replace(&mut pending.batch, next);
-        Taken::Work(batch, std::mem::take(&mut pending.waiting))
-    }
-
-    fn sleep(&self, pending: &mut MutexGuard<'_, Pending>, records: u32, time_max: Duration) {
-        pending.wakes_at = Some(records);
-        self.filled.wait_for(pending, time_max);
-        pending.wakes_at = None;
+        spare.restart(pending.batch.end_lsn());
+        std::mem::swap(&mut pending.batch, spare);
+        self.bytes.store(0, Ordering::Relaxed);
+        // As many are likely to come again.
+        let next = Vec::with_capacity(pending.waiting.len());
+        Taken::Work(std::mem::replace(&mut pending.waiting, next))
     }
 
     /// Refuses records from now on; gives those who wait for records that will not be written.
@@ -148,8 +148,8 @@ impl Queue {
         let mut pending = self.pending.lock();
         pending.is_refusing = true;
         self.resets.fetch_add(1, Ordering::AcqRel);
-        let next = Batch::new(self.durable_lsn());
-        pending.batch = next;
+        pending.batch.restart(self.durable_lsn());
+        self.bytes.store(0, Ordering::Relaxed);
         std::mem::take(&mut pending.waiting)
     }
 
@@ -166,7 +166,7 @@ impl Queue {
 
     /// What waits to be written, in bytes.
     pub(super) fn bytes(&self) -> usize {
-        self.pending.lock().batch.bytes()
+        self.bytes.load(Ordering::Relaxed)
     }
 
     pub(super) fn bytes_max(&self) -> usize {
@@ -175,19 +175,18 @@ impl Queue {
 
     /// Errors: too much waits already.
     pub(super) fn check_room(&self) -> Result<(), StoreError> {
-        if self.pending.lock().batch.bytes() < self.bytes_max {
+        if self.bytes() < self.bytes_max {
             return Ok(());
         }
         Err(StoreError::behind(self.bytes_max))
     }
 
     /// Wakes the log's thread at the end of the caller's turn: what it writes together is written together.
-    fn wake(self: &Arc<Self>, pending: &mut Pending) {
-        if pending
-            .wakes_at
-            .take_if(|records| *records <= pending.batch.records())
-            .is_some()
-        {
+    fn wake(self: &Arc<Self>, mut pending: MutexGuard<'_, Pending>) {
+        let is_asleep = std::mem::take(&mut pending.is_asleep);
+        // Outside of a turn the thread is woken here and now, which takes the same lock.
+        drop(pending);
+        if is_asleep {
             at_end_of_turn(Waker::from(self.clone()));
         }
     }

@@ -8,6 +8,7 @@ use iii_stream_core::{Group, GroupKey, GroupRef, Position};
 use super::Inner;
 use super::entry::{After, State};
 use super::waiting::{PendingRead, Waiting};
+use crate::store::listing::Listing;
 use crate::store::{Done, Resumed};
 
 impl Inner {
@@ -58,6 +59,19 @@ impl Inner {
         Some(Box::new(move || waiting.release(&inner)))
     }
 
+    /// Looks at which groups there are, once all that was decided about it is safe.
+    pub(super) fn list_names<T: Send + 'static>(
+        self: &Arc<Self>,
+        ask: impl FnOnce(&Listing) -> T + Send + 'static,
+        done: Done<T>,
+    ) {
+        let waiting = Waiting::Read(Box::new(Listed { ask, done }));
+        let waiting = self.queue.wait_for_all(waiting);
+        if let Some(waiting) = waiting.and_then(|waiting| self.releasing.release_after(waiting)) {
+            waiting.release(self);
+        }
+    }
+
     /// Reads what happened since a place in a group's history, from the disk too where memory does not reach back so far.
     pub(super) fn resume(
         self: &Arc<Self>,
@@ -76,7 +90,7 @@ impl Inner {
             let group = state.hot()?;
             let is_older = group
                 .history_first_seq()
-                .is_none_or(|first| since.seq + 1 < first)
+                .is_none_or(|first| since.seq.saturating_add(1) < first)
                 && since.seq < group.seq();
             if has_whole_history || !is_older || *group.epoch() != since.epoch {
                 return inner.answer(key, state, ask, done);
@@ -87,6 +101,18 @@ impl Inner {
                 inner.load_history(entry, move || again.read(key.as_ref(), ask, done));
             }))
         });
+    }
+}
+
+/// A look at which groups there are, that waits for those which come and go.
+struct Listed<T, F> {
+    ask: F,
+    done: Done<T>,
+}
+
+impl<T: Send + 'static, F: FnOnce(&Listing) -> T + Send + 'static> PendingRead for Listed<T, F> {
+    fn release(self: Box<Self>, inner: &Arc<Inner>) {
+        (self.done)(Ok((self.ask)(&inner.listing)));
     }
 }
 

@@ -39,23 +39,33 @@ impl Releasing {
         }
     }
 
-    /// Tells everybody. Called by one thread.
+    /// Tells everybody, after those who came before.
     pub(super) fn release(&self, inner: &Arc<Inner>, waiting: Vec<Waiting>) {
+        let is_short = waiting.len() <= TOLD_AT_ONCE_MAX;
         let mut safe = self.safe.lock();
-        let is_short = !safe.is_running && waiting.len() <= *INL;
-        let Some(runtime) = self.runtime.as_ref().filter(|_| !is_short) else {
-            drop(safe);
-            return in_one_turn(|| {
-                for waiting in waiting {
-                    waiting.release(inner);
-                }
-            });
-        };
         safe.batches.push_back(waiting);
-        if !std::mem::replace(&mut safe.is_running, true) {
-            drop(safe);
-            runtime.spawn(run(inner.clone()));
+        if std::mem::replace(&mut safe.is_running, true) {
+            return;
         }
+        drop(safe);
+        match &self.runtime {
+            Some(runtime) if !is_short => drop(runtime.spawn(run(inner.clone()))),
+            _ => {
+                while let Some(batch) = self.next() {
+                    tell(inner, batch);
+                }
+            }
+        }
+    }
+
+    /// Tells somebody after those who are being told now. It comes back if there is nobody.
+    pub(super) fn release_after(&self, waiting: Waiting) -> Option<Waiting> {
+        let mut safe = self.safe.lock();
+        if !safe.is_running {
+            return Some(waiting);
+        }
+        safe.batches.push_back(vec![waiting]);
+        None
     }
 
     fn next(&self) -> Option<Vec<Waiting>> {
@@ -66,24 +76,21 @@ impl Releasing {
     }
 }
 
+fn tell(inner: &Arc<Inner>, batch: impl IntoIterator<Item = Waiting>) {
+    in_one_turn(|| {
+        for waiting in batch {
+            waiting.release(inner);
+        }
+    });
+}
+
 /// Tells those of all batches that are safe.
 async fn run(inner: Arc<Inner>) {
     while let Some(batch) = inner.releasing.next() {
         let mut batch = batch.into_iter();
         while 0 < batch.len() {
-            in_one_turn(|| {
-                for waiting in batch.by_ref().take(TURN_MAX) {
-                    waiting.release(&inner);
-                }
-            });
+            tell(&inner, batch.by_ref().take(TURN_MAX));
             tokio::task::yield_now().await;
         }
     }
 }
-
-static INL: std::sync::LazyLock<usize> = std::sync::LazyLock::new(|| {
-    std::env::var("III_INLINE")
-        .ok()
-        .and_then(|t| t.parse().ok())
-        .unwrap_or(TOLD_AT_ONCE_MAX)
-});

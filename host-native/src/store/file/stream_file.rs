@@ -127,6 +127,21 @@ impl StreamFile {
         })
     }
 
+    /// Writes the header of a stream's file anew, which follows from its name, and makes it lasting.
+    ///
+    /// Errors: what the system says.
+    pub fn restore_header(
+        disk: &dyn Disk,
+        store_id: [u8; 16],
+        stream: &str,
+    ) -> Result<(), StreamFileError> {
+        let reader = StreamReader::open(disk, stream)?;
+        let failed = |doing, source| StreamFileError::io(&reader.path, doing, source);
+        write_all_at(&*reader.file, &header(store_id, stream), 0)
+            .map_err(|e| failed("write", e))?;
+        reader.file.sync().map_err(|e| failed("sync", e))
+    }
+
     /// Opens the file of a stream. All but `live` is free for what is written next.
     ///
     /// Errors: the file is not there ([`StreamFileError::is_missing`]), is another store's or stream's, is damaged, or of
@@ -257,6 +272,23 @@ impl StreamFile {
 }
 
 impl StreamReader {
+    /// Reads a file whatever its header says: extents are checked one by one.
+    ///
+    /// Errors: what the system says.
+    pub fn open(disk: &dyn Disk, stream: &str) -> Result<Self, StreamFileError> {
+        let name = stream_file_name(stream);
+        let path: Arc<str> = disk.path_of(&name).into();
+        match disk.open(&name) {
+            Ok(file) => Ok(Self { file, path }),
+            Err(error) => Err(StreamFileError::io(&path, "open", error)),
+        }
+    }
+
+    /// The file, for people.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
     /// Reads an extent as a whole, and checks it.
     ///
     /// Errors: it is damaged, or was released and overwritten since `extent` was looked up; what the system says.

@@ -43,9 +43,9 @@ impl Inner {
             };
             let group = state.hot()?;
             let had_items = !group.is_empty();
-            let committed = group.commit(command, now_ms, inner.sink.demand(&entry.key));
+            let mut committed = group.commit(command, now_ms, inner.sink.demand(&entry.key));
             let has_items = !group.is_empty();
-            let step = committed.step.clone();
+            let step = committed.step.take();
             let waiting = Waiting::Commit {
                 entry: entry.clone(),
                 committed,
@@ -96,8 +96,8 @@ impl Inner {
                 let had_items = !group.is_empty();
                 let expired = group.expire(now_ms, 1).pop();
                 let has_items = !group.is_empty();
-                let Some(committed) = expired else { break };
-                let step = committed.step.clone();
+                let Some(mut committed) = expired else { break };
+                let step = committed.step.take();
                 let waiting = Waiting::Commit {
                     entry: entry.clone(),
                     committed,
@@ -127,9 +127,9 @@ impl Inner {
         now_ms: u64,
         waiting: Waiting,
     ) -> After {
-        let inner = self.clone();
         let Some(step) = step else {
             let waiting = self.queue.wait(state.end_lsn, waiting)?;
+            let inner = self.clone();
             return Some(Box::new(move || waiting.release(&inner)));
         };
         self.floor.note(now_ms);
@@ -168,6 +168,7 @@ impl Inner {
             Err(refused) => {
                 let (error, waiting) = *refused;
                 self.take_back(entry, state);
+                let inner = self.clone();
                 Some(Box::new(move || waiting.refuse(&inner, error)))
             }
         }

@@ -10,12 +10,31 @@ use super::{Disk, DiskFile};
 /// See the module.
 pub struct RealDisk {
     dir: PathBuf,
+    is_read_only: bool,
 }
 
 impl RealDisk {
     /// A directory that is there.
     pub fn new(dir: &Path) -> Self {
-        Self { dir: dir.into() }
+        Self {
+            dir: dir.into(),
+            is_read_only: false,
+        }
+    }
+
+    /// A directory that is there, in which nothing can be changed through this.
+    pub fn read_only(dir: &Path) -> Self {
+        Self {
+            dir: dir.into(),
+            is_read_only: true,
+        }
+    }
+
+    fn check_writable(&self) -> io::Result<()> {
+        if self.is_read_only {
+            return Err(io::ErrorKind::ReadOnlyFilesystem.into());
+        }
+        Ok(())
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -31,12 +50,13 @@ impl Disk for RealDisk {
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
         let file = OpenOptions::new()
             .read(true)
-            .write(true)
+            .write(!self.is_read_only)
             .open(self.path(name))?;
         Ok(Arc::new(RealFile(file)))
     }
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        self.check_writable()?;
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -46,10 +66,12 @@ impl Disk for RealDisk {
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.check_writable()?;
         std::fs::rename(self.path(from), self.path(to))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
+        self.check_writable()?;
         std::fs::remove_file(self.path(name))
     }
 

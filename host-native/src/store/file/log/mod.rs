@@ -36,6 +36,7 @@
 mod batch;
 mod error;
 mod format;
+mod look;
 mod open;
 mod reader;
 mod recover;
@@ -51,6 +52,7 @@ mod tests;
 pub use batch::Batch;
 pub use error::{LogError, WriteError};
 pub use format::{StoreId, VERSION};
+pub use look::{Looked, look};
 pub use open::{Cut, Opened};
 pub use reader::LogReader;
 pub use repair::{Place, Repaired, Report, ReportedSegment, repair, scan_report};

@@ -97,13 +97,21 @@ pub(super) fn scan_log(
     start_segment: u64,
     on_record: &mut OnRecord<'_>,
 ) -> Result<Scanned, ScanError> {
-    let names = list_names(disk)?;
-    let last = names
-        .logs
-        .last()
-        .copied()
-        .unwrap_or(start_segment)
-        .max(start_segment);
+    let (scanned, error) = scan_as_far(disk, store_id, start_lsn, start_segment, on_record);
+    match error {
+        None => Ok(scanned),
+        Some(error) => Err(error),
+    }
+}
+
+/// The same, and gives what was read before an error.
+pub(super) fn scan_as_far(
+    disk: &dyn Disk,
+    store_id: &StoreId,
+    start_lsn: u64,
+    start_segment: u64,
+    on_record: &mut OnRecord<'_>,
+) -> (Scanned, Option<ScanError>) {
     let mut scanned = Scanned {
         segments: BTreeMap::new(),
         end: End {
@@ -114,74 +122,94 @@ pub(super) fn scan_log(
         },
         durable: start_lsn,
         remains: Vec::new(),
-        opened: Opened {
-            strange: names.strange,
-            ..Opened::default()
-        },
+        opened: Opened::default(),
     };
-    let mut buffer = Vec::new();
-    let mut good = Good::Nothing;
-    let mut stopped = None;
-    for number in start_segment..=last {
-        let told = |error: LogError| {
-            let good = matches!(error, LogError::Damaged { .. } | LogError::Missing { .. })
-                .then_some(good);
-            ScanError::new(error, good)
-        };
-        let name = log_name(number);
-        if names.logs.binary_search(&number).is_err() {
-            return Err(told(LogError::Missing {
-                file: disk.path_of(&name),
-                dir: dir_of(disk, &name),
-                first: start_segment,
-                last,
-            }));
+    let read = scanned.read(disk, store_id, start_lsn, start_segment, on_record);
+    (scanned, read.err())
+}
+
+impl Scanned {
+    fn read(
+        &mut self,
+        disk: &dyn Disk,
+        store_id: &StoreId,
+        start_lsn: u64,
+        start_segment: u64,
+        on_record: &mut OnRecord<'_>,
+    ) -> Result<(), ScanError> {
+        let scanned = self;
+        let names = list_names(disk)?;
+        let last = names
+            .logs
+            .last()
+            .copied()
+            .unwrap_or(start_segment)
+            .max(start_segment);
+        scanned.opened.strange = names.strange;
+        let mut buffer = Vec::new();
+        let mut good = Good::Nothing;
+        let mut stopped = None;
+        for number in start_segment..=last {
+            let told = |error: LogError| {
+                let good = matches!(error, LogError::Damaged { .. } | LogError::Missing { .. })
+                    .then_some(good);
+                ScanError::new(error, good)
+            };
+            let name = log_name(number);
+            if names.logs.binary_search(&number).is_err() {
+                return Err(told(LogError::Missing {
+                    file: disk.path_of(&name),
+                    dir: dir_of(disk, &name),
+                    first: start_segment,
+                    last,
+                }));
+            }
+            let file = disk.open(&name).map_err(io_at(disk, &name))?;
+            let header = read_header(disk, &*file, store_id, number).map_err(told)?;
+            if let Some(stop) = stopped {
+                check_continues(disk, &scanned.end, stop, &header).map_err(told)?;
+            } else if header.base_lsn > start_lsn {
+                let expected = format!(
+                    "a segment from lsn {start_lsn} or before was expected, but it begins at {}",
+                    header.base_lsn
+                );
+                return Err(told(damaged(disk, &name, 0, expected, 0)));
+            }
+            let bytes = usize::try_from(header.capacity()).unwrap_or(usize::MAX);
+            read_front(&*file, bytes, &mut buffer).map_err(io_at(disk, &name))?;
+            let segment = Arc::new(Segment::new(&header, file));
+            let stop = scanned.take_segment(
+                disk,
+                seed(store_id),
+                &header,
+                &segment,
+                &buffer,
+                start_lsn,
+                on_record,
+            )?;
+            if scanned.end.lsn >= start_lsn {
+                good = Good::UpTo(scanned.end);
+            }
+            let told = |error| ScanError::new(error, Some(good));
+            scanned.segments.insert(number, segment.clone());
+            check_size(disk, &*segment.file, &header).map_err(told)?;
+            if number == last {
+                scanned
+                    .end_log(disk, seed(store_id), &segment, &buffer, stop)
+                    .map_err(told)?;
+            }
+            stopped = Some(stop);
         }
-        let file = disk.open(&name).map_err(io_at(disk, &name))?;
-        let header = read_header(disk, &*file, store_id, number).map_err(told)?;
-        if let Some(stop) = stopped {
-            check_continues(disk, &scanned.end, stop, &header).map_err(told)?;
-        } else if header.base_lsn > start_lsn {
+        if scanned.end.lsn < start_lsn {
             let expected = format!(
-                "a segment from lsn {start_lsn} or before was expected, but it begins at {}",
-                header.base_lsn
+                "records up to lsn {start_lsn} were expected, but they end at {}",
+                scanned.end.lsn
             );
-            return Err(told(damaged(disk, &name, 0, expected, 0)));
+            let error = damaged(disk, &log_name(last), scanned.end.offset, expected, 0);
+            return Err(ScanError::new(error, Some(good)));
         }
-        let bytes = usize::try_from(header.capacity()).unwrap_or(usize::MAX);
-        read_front(&*file, bytes, &mut buffer).map_err(io_at(disk, &name))?;
-        let segment = Arc::new(Segment::new(&header, file));
-        let stop = scanned.take_segment(
-            disk,
-            seed(store_id),
-            &header,
-            &segment,
-            &buffer,
-            start_lsn,
-            on_record,
-        )?;
-        if scanned.end.lsn >= start_lsn {
-            good = Good::UpTo(scanned.end);
-        }
-        let told = |error| ScanError::new(error, Some(good));
-        check_size(disk, &*segment.file, &header).map_err(told)?;
-        if number == last {
-            scanned
-                .end_log(disk, seed(store_id), &segment, &buffer, stop)
-                .map_err(told)?;
-        }
-        scanned.segments.insert(number, segment);
-        stopped = Some(stop);
+        Ok(())
     }
-    if scanned.end.lsn < start_lsn {
-        let expected = format!(
-            "records up to lsn {start_lsn} were expected, but they end at {}",
-            scanned.end.lsn
-        );
-        let error = damaged(disk, &log_name(last), scanned.end.offset, expected, 0);
-        return Err(ScanError::new(error, Some(good)));
-    }
-    Ok(scanned)
 }
 
 /// Whether the next segment begins where the one before was found to end.

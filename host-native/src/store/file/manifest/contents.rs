@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
+use iii_stream_core::GroupKey;
 
 use super::edit::{Durability, Edit, GroupKept};
 
@@ -45,6 +46,11 @@ pub struct Contents {
 }
 
 impl Contents {
+    /// How a group is kept.
+    pub fn kept(&self, key: &GroupKey) -> Option<&GroupKept> {
+        self.streams.get(&key.stream)?.get(&key.group)
+    }
+
     /// Takes an edit in.
     pub fn apply(&mut self, edit: Edit<'_>) {
         match edit {

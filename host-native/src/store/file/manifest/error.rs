@@ -81,7 +81,7 @@ impl ManifestError {
         matches!(self, Self::Io { source, .. } if says_disk_full(source))
     }
 
-    pub(super) fn io(path: &str, doing: &'static str, source: io::Error) -> Self {
+    pub(in crate::store::file) fn io(path: &str, doing: &'static str, source: io::Error) -> Self {
         Self::Io {
             path: path.to_owned(),
             doing,

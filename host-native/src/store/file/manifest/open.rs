@@ -24,11 +24,102 @@ impl Manifest {
     pub fn open(
         disk: &Arc<dyn Disk>,
     ) -> Result<Option<(Self, Contents, Option<Cut>)>, ManifestError> {
+        let Some(found) = Found::find(disk)? else {
+            remove_others(&**disk, 0);
+            return Ok(None);
+        };
+        let (contents, end) = found.units().read()?;
+        let cut = found.cut(end);
+        if cut.is_some() {
+            let failed = |doing, error| ManifestError::io(&found.path, doing, error);
+            let file = &found.file;
+            file.set_len(end.offset).map_err(|e| failed("cut", e))?;
+            file.sync().map_err(|e| failed("sync", e))?;
+        }
+        remove_others(&**disk, found.header.number);
+        let mut manifest = Self::at_base(disk, found.file, found.path, found.header);
+        manifest.end = end;
+        Ok(Some((manifest, contents, cut)))
+    }
+
+    /// Whether a file of this name is a manifest.
+    pub fn is_name(file: &str) -> bool {
+        number_of(file).is_some()
+    }
+
+    /// Reads the manifest of a directory and changes nothing, also behind units that are damaged. `None` where there is none.
+    ///
+    /// Errors: its header is damaged, it was renamed, or is of a newer version; what the system says.
+    pub fn look(disk: &Arc<dyn Disk>) -> Result<Option<Looked>, ManifestError> {
+        let Some(found) = Found::find(disk)? else {
+            return Ok(None);
+        };
+        let mut damages = Vec::new();
+        let (contents, end) = found.units().read_past(&mut damages)?;
+        Ok(Some(Looked {
+            path: found.path.clone(),
+            number: found.header.number,
+            units: end.units,
+            cut: found.cut(end),
+            contents,
+            damages,
+        }))
+    }
+
+    /// The manifest of a directory, of which nothing is read but the header: only to be written anew.
+    ///
+    /// Errors: as [`Manifest::look`].
+    pub fn to_replace(disk: &Arc<dyn Disk>) -> Result<Option<Self>, ManifestError> {
+        Ok(Found::find(disk)?.map(|found| {
+            let mut manifest = Self::at_base(disk, found.file, found.path, found.header);
+            manifest.is_sound = false;
+            manifest
+        }))
+    }
+}
+
+/// What a manifest says, whatever is damaged in it.
+#[derive(Debug)]
+pub struct Looked {
+    /// The file.
+    pub path: String,
+    /// Its number.
+    pub number: u64,
+    /// How many units there are.
+    pub units: u64,
+    /// What the units say that can be read.
+    pub contents: Contents,
+    /// A unit at the end that was not finished.
+    pub cut: Option<Cut>,
+    /// Units that cannot be read, although they were safe once.
+    pub damages: Vec<Damage>,
+}
+
+/// A place in a manifest where there should be a unit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// In bytes.
+    pub offset: u64,
+    /// Bytes up to the next unit that can be read.
+    pub bytes: u64,
+    /// What is wrong.
+    pub what: &'static str,
+}
+
+/// The manifest that counts in a directory.
+struct Found {
+    file: Arc<dyn DiskFile>,
+    path: String,
+    size: u64,
+    header: Header,
+}
+
+impl Found {
+    fn find(disk: &Arc<dyn Disk>) -> Result<Option<Self>, ManifestError> {
         let names = disk
             .list()
             .map_err(|error| ManifestError::io(&disk.path_of(""), "list", error))?;
         let Some(number) = names.iter().filter_map(|name| number_of(name)).max() else {
-            remove_others(&**disk, 0);
             return Ok(None);
         };
         let name = name(number);
@@ -37,29 +128,32 @@ impl Manifest {
         let file = disk.open(&name).map_err(|e| failed("open", e))?;
         let size = file.size().map_err(|e| failed("measure", e))?;
         let header = read_header(&*file, &path, size, number)?;
-        let mut reader = UnitReader {
-            file: &*file,
-            path: &path,
+        Ok(Some(Self {
+            file,
+            path,
             size,
             header,
+        }))
+    }
+
+    fn units(&self) -> UnitReader<'_> {
+        UnitReader {
+            file: &*self.file,
+            path: &self.path,
+            size: self.size,
+            header: self.header,
             window: Vec::new(),
             window_at: 0,
-        };
-        let (contents, end) = reader.read()?;
-        let mut cut = None;
-        if end.offset < size {
-            file.set_len(end.offset).map_err(|e| failed("cut", e))?;
-            file.sync().map_err(|e| failed("sync", e))?;
-            cut = Some(Cut {
-                path: path.clone(),
-                offset: end.offset,
-                bytes: size - end.offset,
-            });
         }
-        remove_others(&**disk, number);
-        let mut manifest = Self::at_base(disk, file, path, header);
-        manifest.end = end;
-        Ok(Some((manifest, contents, cut)))
+    }
+
+    /// What is behind the last unit.
+    fn cut(&self, end: End) -> Option<Cut> {
+        (end.offset < self.size).then(|| Cut {
+            path: self.path.clone(),
+            offset: end.offset,
+            bytes: self.size - end.offset,
+        })
     }
 }
 
@@ -125,21 +219,88 @@ impl UnitReader<'_> {
             store_id: self.header.store_id,
             ..Contents::default()
         };
-        let base = self.header.base;
         let mut epochs = HashSet::new();
-        let mut end = BEGIN;
+        let end = self.read_from(BEGIN, &mut contents, &mut epochs)?;
+        Ok((contents, end))
+    }
+
+    /// Reads also behind damage.
+    fn read_past(&mut self, damages: &mut Vec<Damage>) -> Result<(Contents, End), ManifestError> {
+        let mut contents = Contents {
+            store_id: self.header.store_id,
+            ..Contents::default()
+        };
+        let mut epochs = HashSet::new();
+        let mut begin = BEGIN;
+        loop {
+            let (offset, what) = match self.read_from(begin, &mut contents, &mut epochs) {
+                Ok(end) => return Ok((contents, end)),
+                Err(ManifestError::Damaged { offset, what, .. }) => (offset, what),
+                Err(error) => return Err(error),
+            };
+            let next = self.find_whole_unit(offset + ALIGNMENT_BYTES)?;
+            let to = next.map_or(self.size, |end| end.offset);
+            damages.push(Damage {
+                offset,
+                bytes: to.saturating_sub(offset),
+                what,
+            });
+            match next {
+                Some(end) => begin = end,
+                None => {
+                    let units = begin.units;
+                    let end = End {
+                        offset: self.size,
+                        units,
+                        check: 0,
+                    };
+                    return Ok((contents, end));
+                }
+            }
+        }
+    }
+
+    /// The end before the first unit at or behind `offset` that is whole.
+    fn find_whole_unit(&mut self, offset: u64) -> Result<Option<End>, ManifestError> {
+        let seed = self.header.seed();
+        let mut at = offset;
+        while at + UNIT_HEAD_BYTES <= self.size {
+            let head = UnitHead::decode(self.bytes(at, UNIT_HEAD_BYTES)?, seed);
+            if let Some((head, _)) = head {
+                let end = End {
+                    offset: at,
+                    units: head.index,
+                    check: head.before,
+                };
+                if self.next_head(end)?.is_some() {
+                    return Ok(Some(end));
+                }
+            }
+            at += ALIGNMENT_BYTES;
+        }
+        Ok(None)
+    }
+
+    fn read_from(
+        &mut self,
+        begin: End,
+        contents: &mut Contents,
+        epochs: &mut HashSet<Arc<str>>,
+    ) -> Result<End, ManifestError> {
+        let base = self.header.base;
+        let mut end = begin;
         loop {
             if (end.units == base.units || end.offset == base.offset) && end != base {
                 return Err(self.damaged(end, "it is not the end that its header tells of"));
             }
             let Some(head) = self.next_head(end)? else {
                 self.check_that_nothing_follows(end)?;
-                return Ok((contents, end));
+                return Ok(end);
             };
             let body_at = end.offset + UNIT_HEAD_BYTES;
             let (head, check) = head;
             let body = self.bytes(body_at, u64::from(head.body_bytes))?;
-            let mut decoder = Decoder::new(body, &mut epochs);
+            let mut decoder = Decoder::new(body, epochs);
             let what = loop {
                 match decoder.next() {
                     Ok(Some(edit)) => contents.apply(edit),

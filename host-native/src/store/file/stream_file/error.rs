@@ -146,6 +146,34 @@ impl StreamFileError {
         matches!(self, Self::Io { source, .. } if source.kind() == ErrorKind::NotFound)
     }
 
+    /// Which file.
+    pub fn path(&self) -> &str {
+        match self {
+            Self::Io { path, .. }
+            | Self::NotAStreamFile { path }
+            | Self::OtherVersion { path, .. }
+            | Self::DamagedHeader { path }
+            | Self::OtherStore { path }
+            | Self::OtherStream { path, .. }
+            | Self::NameTooLong { path, .. }
+            | Self::TooManyParts { path, .. }
+            | Self::Overlap { path, .. }
+            | Self::Outside { path, .. }
+            | Self::Damaged { path, .. } => path,
+        }
+    }
+
+    /// Where in it, where that is known.
+    pub fn offset(&self) -> Option<u64> {
+        match self {
+            Self::NotAStreamFile { .. } | Self::DamagedHeader { .. } => Some(0),
+            Self::Overlap { offset, .. }
+            | Self::Outside { offset, .. }
+            | Self::Damaged { offset, .. } => Some(*offset),
+            _ => None,
+        }
+    }
+
     pub(super) fn io(path: &str, doing: &'static str, source: io::Error) -> Self {
         Self::Io {
             path: path.to_owned(),
