@@ -33,8 +33,6 @@ pub(super) struct Committer {
     log: Log,
     /// What was taken last.
     batch: Batch,
-    /// The time that the last batch tells of.
-    told_floor_ms: u64,
 }
 
 impl Committer {
@@ -43,7 +41,6 @@ impl Committer {
             inner,
             log,
             batch: Batch::new(0),
-            told_floor_ms: 0,
         }
     }
 
@@ -86,7 +83,6 @@ impl Committer {
         if self.inner.durability == Durability::Fsync {
             self.log.sync()?;
         }
-        self.told_floor_ms = floor_ms;
         let activity = &self.inner.activity;
         activity.sync_seconds.observe_time(begun.elapsed());
         activity.batches.inc();
@@ -153,16 +149,14 @@ impl Committer {
             return;
         }
         let floor_ms = inner.floor.get();
-        let result = if inner.durability == Durability::Os {
-            self.log.sync()
-        } else {
-            Ok(())
-        };
-        let result = result.and_then(|()| self.log.seal(floor_ms, false));
+        // What is synced last is the seal: it also tells which times were given out.
+        let result = self
+            .log
+            .seal(floor_ms, false)
+            .and_then(|()| self.log.sync());
         match result {
-            Ok(()) => self.told_floor_ms = floor_ms,
-            // Whoever waits was told already that it is safe: nothing of that is lost by this.
-            Err(WriteError::NoSpace { .. } | WriteError::TooLarge { .. }) => {}
+            // Whoever waited was told already that it is safe: nothing of that is lost by this.
+            Ok(()) | Err(WriteError::NoSpace { .. } | WriteError::TooLarge { .. }) => {}
             Err(error) => self.fail(Vec::new(), &error),
         }
     }

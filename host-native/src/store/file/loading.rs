@@ -11,6 +11,8 @@ use super::entry::{After, Body, Entry, Kept, State};
 use super::log::RecordAt;
 use super::record::{read_record, steps};
 use super::stream_file::StreamReader;
+use super::writing::EXPIRE_RETRY_MS;
+use crate::clock;
 use crate::store::StoreError;
 
 /// The parts of an image.
@@ -94,6 +96,11 @@ impl Inner {
             Err(error) => {
                 let (stream, group) = (&entry.key.stream, &entry.key.group);
                 tracing::error!(%stream, %group, "cannot load a group: {error}");
+                if state.deadline_ms.is_some() {
+                    // Its items have to go nevertheless, once it can be loaded.
+                    let retry_ms = clock::unix_ms() + EXPIRE_RETRY_MS;
+                    self.set_deadline(entry, &mut state, Some(retry_ms));
+                }
                 for job in jobs {
                     afters.extend(job(self, entry, Err(error.clone())));
                 }

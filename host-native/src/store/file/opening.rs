@@ -380,6 +380,8 @@ pub(super) struct Groups {
 /// What they tell of one group.
 pub(super) struct Known {
     pub(super) state: State,
+    /// The group\'s sequence at the last fold.
+    kept_seq: u64,
     pub(super) has_items: bool,
     has_clients: bool,
 }
@@ -426,6 +428,7 @@ impl Groups {
                 };
                 let known = Known {
                     state: State::new(epoch.into(), Body::Cold),
+                    kept_seq: 0,
                     has_items: false,
                     has_clients: false,
                 };
@@ -433,8 +436,11 @@ impl Groups {
             }
         };
         known.state.push_pending(at);
-        known.has_items = record.has_items;
-        known.has_clients = record.has_clients;
+        // A record that was folded already may be older than what the manifest knows.
+        if known.kept_seq <= record.seq {
+            known.has_items = record.has_items;
+            known.has_clients = record.has_clients;
+        }
         if let Some(expires_ms) = record.expires_ms {
             let deadline_ms = &mut known.state.deadline_ms;
             *deadline_ms = Some(deadline_ms.map_or(expires_ms, |old_ms| old_ms.min(expires_ms)));
@@ -470,6 +476,7 @@ impl Groups {
                     mut state,
                     has_items,
                     has_clients,
+                    ..
                 } = known;
                 if has_items {
                     inner.listing.note(&key, true);
@@ -499,12 +506,12 @@ impl Known {
     fn of(kept: GroupKept) -> Self {
         let GroupKept {
             epoch,
+            seq,
             has_items,
             has_clients,
             has_image,
             next_expiry_ms,
             extents,
-            ..
         } = kept;
         let mut extents = extents.into_iter();
         let image = if has_image { extents.next() } else { None };
@@ -517,6 +524,7 @@ impl Known {
         state.deadline_ms = next_expiry_ms;
         Self {
             state,
+            kept_seq: seq,
             has_items,
             has_clients,
         }

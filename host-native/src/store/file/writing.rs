@@ -15,7 +15,7 @@ use crate::store::{Done, StoreError};
 const EXPIRE_BATCH_MAX: usize = 256;
 
 /// When a group is looked at again whose items could not be deleted at their time, in milliseconds.
-const EXPIRE_RETRY_MS: u64 = 1_000;
+pub(super) const EXPIRE_RETRY_MS: u64 = 1_000;
 
 /// A buffer that grew beyond is given back after use, in bytes.
 const RECORD_BYTES_KEPT: usize = 1 << 20;
