@@ -1,6 +1,6 @@
 # The doors to everything one does here; each is a short command that can also be run by hand.
 .DEFAULT_GOAL := help
-.PHONY: help run test check fmt lint bench crash e2e wasm pkg doc setup
+.PHONY: help run test crash check fmt lint bench e2e wasm pkg doc setup
 
 help: ## Say what there is
 	@sed -n -E 's/^([a-z0-9]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 16
@@ -33,7 +33,7 @@ bench: setup pkg ## Measure the server, beside what else is installed, and the c
 crash: setup ## Kill the server under load 200 times, then crash the store 20,000 times on a simulated disk (release)
 	cargo build --release --locked -p iii-stream
 	III_STREAM_BIN="$$(scripts/target-folder.sh)/release/iii-stream" node tests/clients/crash.mjs $(or $(ROUNDS),200) $(SEED)
-	III_STREAM_CRASH_SCHEDULES=$(or $(SCHEDULES),20000) cargo test --release --locked -p iii-stream --lib store::file::crash -- --nocapture
+	III_STREAM_CRASH_SCHEDULES=$(or $(SCHEDULES),20000) cargo test --release --locked -p iii-stream --lib store::file:: -- --nocapture
 
 e2e: setup ## Run the published clients against the server
 	@scripts/test.sh clients rust-sdk

@@ -1,4 +1,5 @@
-// Every relative link in the Markdown files leads to a file, and to a heading where it names one.
+// Every relative link in the Markdown files leads to a file, and to a heading where it names one; and the tests that
+// docs/guarantees.md names are there.
 
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
@@ -57,6 +58,24 @@ for (const file of files) {
     assert.deepEqual(faults.filter(Boolean), []);
   });
 }
+
+/** Tests that a text names and that are not there: a file, and behind a colon what its tests are called. */
+function missing(text) {
+  const named = [...text.matchAll(/`([\w./-]+\.(?:rs|mjs))`(?:: ((?:`[^`]+`(?:, )?)+))?/g)];
+  return named.flatMap(([, file, names = ""]) => {
+    if (!existsSync(join(root, file))) return [file];
+    const source = readFileSync(join(root, file), "utf8");
+    const isThere = (name) => (file.endsWith(".rs") ? source.includes(`fn ${name}(`) : source.includes(name));
+    return [...names.matchAll(/`([^`]+)`/g)].map((match) => match[1]).filter((name) => !isThere(name)).map((name) => `${file}: ${name}`);
+  });
+}
+
+test("the tests that docs/guarantees.md names are there", () => {
+  const text = readFileSync(join(root, "docs/guarantees.md"), "utf8");
+  assert.deepEqual(missing(text), []);
+  const made = "`no/such.rs`, `core/tests/histories.rs`: `every_history_keeps_the_rules`, `no_such_test`";
+  assert.deepEqual(missing(made), ["no/such.rs", "core/tests/histories.rs: no_such_test"]);
+});
 
 test("a broken link is found", () => {
   const from = "README.md";

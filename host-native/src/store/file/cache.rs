@@ -50,8 +50,10 @@ impl Sum {
 pub(super) struct FloorMs(AtomicU64);
 
 impl FloorMs {
+    /// The floor of a store that was last at `ms`.
     pub(super) fn new(ms: u64) -> Self {
-        Self(AtomicU64::new(ms))
+        // The `sync` of a new group is one later than the floor it began with.
+        Self(AtomicU64::new(ms + 1))
     }
 
     pub(super) fn get(&self) -> u64 {

@@ -49,6 +49,8 @@ pub(super) struct State {
     pub(super) epoch: Arc<str>,
     /// Where it is in the stream's file.
     pub(super) kept: Kept,
+    /// When an item may go of what is kept there; in Unix milliseconds.
+    pub(super) kept_expiry_ms: Option<u64>,
     /// Its records in the log that are not folded into that, in order.
     pub(super) pending: VecDeque<RecordAt>,
     /// What those take, in bytes.
@@ -106,6 +108,7 @@ impl State {
             body,
             epoch,
             kept: Kept::default(),
+            kept_expiry_ms: None,
             pending: VecDeque::new(),
             pending_bytes: 0,
             end_lsn: 0,

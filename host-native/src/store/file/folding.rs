@@ -3,11 +3,12 @@
 //! A fold writes extents where nothing live is, syncs them, and then appends one unit to the manifest that says where everything
 //! is now: before that nothing of the fold counts, after it all of it does. Only then old extents and segments are given up.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use iii_stream_core::{Group, GroupKey, GroupRef};
 use parking_lot::{Condvar, Mutex};
 
@@ -111,6 +112,8 @@ pub(super) struct Folder {
     manifest: Manifest,
     /// Whether a fold may wait for the log's thread.
     may_wait: bool,
+    /// Whether there are files whose names are not lasting yet, maybe of a fold that came to nothing.
+    are_names_new: bool,
     buffer: Vec<u8>,
 }
 
@@ -122,6 +125,8 @@ struct Delta {
     seq: u64,
     has_items: bool,
     has_clients: bool,
+    /// When the first item may go, of those whose time the steps set.
+    expires_ms: Option<u64>,
 }
 
 /// A group as it is kept after the fold.
@@ -151,6 +156,7 @@ impl Folder {
             disk,
             manifest,
             may_wait,
+            are_names_new: false,
             buffer: Vec::new(),
         }
     }
@@ -216,6 +222,13 @@ impl Folder {
         };
         let entries = std::mem::take(&mut *inner.unfolded.lock());
         let mut written = Vec::new();
+        // One that is forgotten from here on is folded like the others: nothing says yet that it is gone. One that was taken
+        // back to what is safe may be there twice.
+        let mut seen: HashSet<_> = gone.iter().map(Arc::as_ptr).collect();
+        let entries: Vec<_> = entries
+            .into_iter()
+            .filter(|entry| seen.insert(Arc::as_ptr(entry)))
+            .collect();
         let result = self
             .write(&entries, up_to_lsn, &mut written)
             .and_then(|folded| {
@@ -230,7 +243,10 @@ impl Folder {
                 Ok(())
             }
             Err(error) => {
-                inner.unfolded.lock().extend(entries);
+                let mut unfolded = inner.unfolded.lock();
+                unfolded.extend(entries);
+                unfolded.extend(gone.iter().cloned());
+                drop(unfolded);
                 inner.gone.lock().extend(gone);
                 if !self.manifest.needs_rewrite() {
                     for (stream, extent) in written {
@@ -262,9 +278,6 @@ impl Folder {
             let Some(first) = state.pending.front().filter(|at| at.lsn < up_to_lsn) else {
                 continue;
             };
-            if state.is_forgotten {
-                continue;
-            }
             if is_image_due(&state, bytes) {
                 as_images.push(entry.clone());
             } else {
@@ -275,7 +288,7 @@ impl Folder {
         if !deltas.is_empty() {
             self.read_deltas(&mut deltas, up_to_lsn)?;
         }
-        let mut by_stream = HashMap::<Arc<str>, Vec<_>>::new();
+        let mut by_stream = BTreeMap::<Arc<str>, Vec<_>>::new();
         let images = as_images.into_iter().map(|entry| (entry, None));
         let with_deltas = as_deltas.into_iter().map(|entry| {
             let delta = deltas.remove(&entry.key);
@@ -286,21 +299,20 @@ impl Folder {
             by_stream.entry(stream).or_default().push((entry, delta));
         }
         let mut folded = Vec::new();
-        let mut are_names_new = false;
         for (stream, groups) in by_stream {
             let ((), is_made) = inner.files.write(&stream, |_| Ok(()))?;
-            are_names_new |= is_made;
+            self.are_names_new |= is_made;
             for (entry, delta) in groups {
-                let next = match delta {
-                    Some(delta) => Some(self.write_delta(&entry, delta, up_to_lsn, written)?),
+                folded.push(match delta {
+                    Some(delta) => self.write_delta(&entry, delta, up_to_lsn, written)?,
                     None => self.write_image(&entry, up_to_lsn, written)?,
-                };
-                folded.extend(next);
+                });
             }
             inner.files.write(&stream, |file| file.sync())?;
         }
-        if are_names_new {
+        if self.are_names_new {
             inner.files.sync_names().map_err(FoldError::Names)?;
+            self.are_names_new = false;
         }
         Ok(folded)
     }
@@ -327,6 +339,7 @@ impl Folder {
                         delta.seq = record.seq;
                         delta.has_items = record.has_items;
                         delta.has_clients = record.has_clients;
+                        delta.expires_ms = earlier(delta.expires_ms, record.expires_ms);
                     }
                     Ok(())
                 },
@@ -344,17 +357,24 @@ impl Folder {
     ) -> Result<Folded, FoldError> {
         let inner = &self.inner;
         let stream = &entry.key.stream;
-        let (mut kept, epoch, next_expiry_ms) = {
-            let state = entry.state.lock();
-            (state.kept.clone(), state.epoch.clone(), state.deadline_ms)
-        };
         let Delta {
             mut steps,
             seq,
             has_items,
             has_clients,
+            expires_ms,
             ..
         } = delta;
+        let (mut kept, epoch, next_expiry_ms) = {
+            let state = entry.state.lock();
+            let mut next_expiry_ms = state.deadline_ms;
+            if state.pending.back().is_some_and(|at| up_to_lsn <= at.lsn) {
+                // The deadline is of a group with later steps, which may not come to the disk.
+                next_expiry_ms = earlier(next_expiry_ms, state.kept_expiry_ms);
+                next_expiry_ms = earlier(next_expiry_ms, expires_ms);
+            }
+            (state.kept.clone(), state.epoch.clone(), next_expiry_ms)
+        };
         // Deltas that are no longer than the new one become part of it, so that there are few.
         let mut old = Vec::new();
         while let Some(&last) = kept.deltas.last()
@@ -388,19 +408,16 @@ impl Folder {
         })
     }
 
-    /// Writes a group as a whole, as it is in memory or can be made. `None` if it is gone meanwhile.
+    /// Writes a group as a whole, as it is in memory or can be made.
     fn write_image(
         &self,
         entry: &Arc<Entry>,
         up_to_lsn: u64,
         written: &mut Vec<(Arc<str>, Extent)>,
-    ) -> Result<Option<Folded>, FoldError> {
+    ) -> Result<Folded, FoldError> {
         let inner = &self.inner;
         let stream = &entry.key.stream;
         let mut state = entry.state.lock();
-        if state.is_forgotten {
-            return Ok(None);
-        }
         let is_usable = self.may_wait || state.end_lsn <= inner.queue.durable_lsn();
         if let Some(image) = state.kept.image.filter(|_| !state.has_whole_history)
             && let Body::Hot(_) = state.body
@@ -420,8 +437,7 @@ impl Folder {
             state.has_whole_history = true;
             inner.count(entry, &mut state);
         }
-        let (kept, epoch, next_expiry_ms) =
-            (state.kept.clone(), state.epoch.clone(), state.deadline_ms);
+        let (kept, epoch) = (state.kept.clone(), state.epoch.clone());
         let end_lsn = state.end_lsn;
         let (mut folded, image) = match state.hot().filter(|_| is_usable) {
             Some(group) => {
@@ -458,8 +474,7 @@ impl Folder {
         folded.old = kept.extents().collect();
         folded.kept.image = Some(extent);
         folded.epoch = epoch;
-        folded.next_expiry_ms = next_expiry_ms;
-        Ok(Some(folded))
+        Ok(folded)
     }
 
     /// Images may hold what the log's thread has not written yet.
@@ -470,9 +485,13 @@ impl Folder {
             .map(|folded| folded.up_to_lsn)
             .max()
             .unwrap_or(0);
+        let is_running = &self.inner.folds.is_running;
+        // Meanwhile the log's thread must not wait for this one.
+        let was_running = is_running.swap(false, Ordering::AcqRel);
         while queue.durable_lsn() < lsn && queue.resets() == resets {
             std::thread::sleep(DURABLE_PAUSE);
         }
+        is_running.store(was_running, Ordering::Release);
         if queue.resets() == resets {
             Ok(())
         } else {
@@ -517,10 +536,11 @@ impl Folder {
         up_to_lsn: u64,
     ) {
         let inner = &self.inner;
-        let mut old: HashMap<Arc<str>, Vec<Extent>> = HashMap::new();
+        let mut old: BTreeMap<Arc<str>, Vec<Extent>> = BTreeMap::new();
         for folded in folded {
             let mut state = folded.entry.state.lock();
             state.kept = folded.kept;
+            state.kept_expiry_ms = folded.next_expiry_ms;
             state.drop_pending_before(folded.up_to_lsn);
             drop(state);
             let stream = folded.entry.key.stream.clone();
@@ -530,7 +550,7 @@ impl Folder {
             let mut unfolded = inner.unfolded.lock();
             for entry in entries {
                 let state = entry.state.lock();
-                if !state.pending.is_empty() && !state.is_forgotten {
+                if !state.pending.is_empty() {
                     unfolded.push(entry.clone());
                 }
             }
@@ -563,6 +583,11 @@ impl Folder {
     }
 }
 
+/// The earlier of two times, where there are any.
+fn earlier(one: Option<u64>, other: Option<u64>) -> Option<u64> {
+    one.into_iter().chain(other).min()
+}
+
 /// Whether a group should be written as a whole instead of as a delta of so many bytes.
 fn is_image_due(state: &State, bytes: u64) -> bool {
     let bytes = bytes + state.kept.deltas_bytes();
@@ -582,6 +607,7 @@ impl Delta {
             seq: 0,
             has_items: false,
             has_clients: false,
+            expires_ms: None,
         }
     }
 }
@@ -597,7 +623,7 @@ impl Folded {
             seq: group.seq(),
             has_items: !group.is_empty(),
             has_clients: group.has_clients(),
-            next_expiry_ms: None,
+            next_expiry_ms: group.next_expiry_ms(),
         }
     }
 

@@ -7,6 +7,8 @@
 mod cache;
 mod committing;
 mod condition;
+#[cfg(test)]
+mod crash;
 pub mod disk;
 mod entry;
 pub mod extent;
@@ -30,6 +32,8 @@ pub mod stream_file;
 mod table;
 #[cfg(test)]
 mod test_random;
+#[cfg(test)]
+mod test_seeds;
 #[cfg(test)]
 mod tests;
 mod threads;

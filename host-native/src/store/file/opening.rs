@@ -186,10 +186,10 @@ pub(super) fn open(
         os: options.durability == Durability::Os,
     };
     let mut groups = Groups::of(&mut contents);
-    let (log, was_clean, log_floor_ms) = match contents.log {
+    let (log, log_floor_ms) = match contents.log {
         None if contents.opened.is_none() => {
             let log = Log::create(disk.clone(), contents.store_id, log_options)?;
-            (log, true, 0)
+            (log, 0)
         }
         start => {
             let (lsn, segment) =
@@ -219,11 +219,11 @@ pub(super) fn open(
             for name in &opened.strange {
                 tracing::warn!("{name} is none of the log's files and is left alone");
             }
-            (log, opened.was_clean, opened.floor_ms)
+            (log, opened.floor_ms)
         }
     };
     let mut edits = Vec::new();
-    if may_have_lost(&contents, was_clean, boot_id) {
+    if may_have_lost(&contents, boot_id) {
         contents.era += 1;
         tracing::warn!(
             "the machine was restarted while the store ran without syncing (durability: os): changes may be missing, subscribers begin anew"
@@ -348,12 +348,12 @@ fn check_new(path: String, names: Vec<String>) -> Result<(), OpenError> {
     Ok(())
 }
 
-/// Whether changes that subscribers have seen may be missing.
-fn may_have_lost(contents: &Contents, was_clean: bool, boot_id: &str) -> bool {
+/// Whether changes that subscribers have seen may be missing. That the log ends in order says nothing: it may have done so
+/// before the store was opened last.
+fn may_have_lost(contents: &Contents, boot_id: &str) -> bool {
     contents.opened.as_ref().is_some_and(|last| {
         last.durability == Durability::Os
             && !last.closed
-            && !was_clean
             && (last.boot_id.is_empty() || last.boot_id != boot_id)
     })
 }
@@ -513,6 +513,7 @@ impl Known {
             image,
             deltas: extents.collect(),
         };
+        state.kept_expiry_ms = next_expiry_ms;
         state.deadline_ms = next_expiry_ms;
         Self {
             state,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use hashbrown::HashSet;
 
-use super::super::disk::{Disk, DiskFile, read_exact_at};
+use super::super::disk::{Disk, DiskFile, read_exact_at, write_all_at};
 use super::edit::Decoder;
 use super::layout::{
     ALIGNMENT_BYTES, BEGIN, BadHeader, End, HEADER_BYTES, Header, UNIT_HEAD_BYTES, UnitHead,
@@ -28,14 +28,23 @@ impl Manifest {
             remove_others(&**disk, 0);
             return Ok(None);
         };
-        let (contents, end) = found.units().read()?;
+        let mut units = found.units();
+        let (contents, end) = units.read()?;
+        let failed = |doing, error| ManifestError::io(&found.path, doing, error);
+        let file = &*found.file;
+        // The last unit may only be in the system's cache, left there by a sync that failed before the restart; a sync alone
+        // would not write it then.
+        let last_at = units.last_at;
+        let last = units.bytes(last_at, end.offset - last_at)?;
+        write_all_at(file, last, last_at).map_err(|e| failed("write", e))?;
         let cut = found.cut(end);
         if cut.is_some() {
-            let failed = |doing, error| ManifestError::io(&found.path, doing, error);
-            let file = &found.file;
             file.set_len(end.offset).map_err(|e| failed("cut", e))?;
-            file.sync().map_err(|e| failed("sync", e))?;
         }
+        file.sync().map_err(|e| failed("sync", e))?;
+        // So may the name be.
+        disk.sync_names()
+            .map_err(|e| failed("sync the name of", e))?;
         remove_others(&**disk, found.header.number);
         let mut manifest = Self::at_base(disk, found.file, found.path, found.header);
         manifest.end = end;
@@ -144,6 +153,7 @@ impl Found {
             header: self.header,
             window: Vec::new(),
             window_at: 0,
+            last_at: BEGIN.offset,
         }
     }
 
@@ -211,9 +221,12 @@ struct UnitReader<'a> {
     /// What is in memory of the file, and where it begins.
     window: Vec<u8>,
     window_at: u64,
+    /// Where the last unit begins that was read.
+    last_at: u64,
 }
 
 impl UnitReader<'_> {
+    /// What it says, and where it ends.
     fn read(&mut self) -> Result<(Contents, End), ManifestError> {
         let mut contents = Contents {
             store_id: self.header.store_id,
@@ -311,6 +324,7 @@ impl UnitReader<'_> {
             if let Some(what) = what {
                 return Err(self.damaged(end, what));
             }
+            self.last_at = end.offset;
             end = End {
                 offset: end.offset + head.unit_bytes(),
                 units: end.units + 1,

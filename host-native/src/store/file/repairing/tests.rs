@@ -143,7 +143,7 @@ fn a_flipped_bit_is_found_and_repaired_wherever_it_is() {
         if name.starts_with("spare-") {
             continue;
         }
-        for turn in 0..25 {
+        for turn in 0..10 {
             let mut files = files.clone();
             // Most of a segment is zeros.
             let at = loop {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::super::super::disk::simulated::{Fate, Fault, Lasting, Moment, Operation};
+use super::super::super::test_seeds::few_or_many;
 use super::*;
 
 /// A small generator, so that a seed tells all.
@@ -135,7 +136,7 @@ impl Known {
 
 #[test]
 fn a_power_cut_at_every_operation() {
-    for seed in 0..4 {
+    for seed in 0..few_or_many(1, 4) {
         let whole = SimDisk::new(seed);
         let mut known = Known::default();
         let mut log = known.reopen(&whole, "at first");
@@ -172,7 +173,7 @@ impl Known {
 
 #[test]
 fn many_lives() {
-    for seed in 0..500 {
+    for seed in 0..few_or_many(60, 1_500) {
         let mut dice = Dice(seed);
         let mut disk = SimDisk::new(seed);
         let mut known = Known::default();
@@ -206,7 +207,7 @@ fn many_lives() {
 
 #[test]
 fn a_power_cut_while_the_log_is_opened() {
-    for seed in 0..30 {
+    for seed in 0..few_or_many(4, 30) {
         let disk = SimDisk::new(seed);
         let mut known = Known::default();
         let mut log = known.reopen(&disk, "at first");

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use super::super::super::disk::simulated::Moment;
 use super::super::super::manifest::{Edit, GroupKept, Manifest};
+use super::super::super::test_seeds::few_or_many;
 use super::*;
 
 const GROUPS: [&str; 4] = ["a", "b", "c", "d"];
@@ -115,7 +116,7 @@ fn fold(disk: &SimDisk, random: &mut Random, before: Groups) -> [Groups; 2] {
 
 #[test]
 fn what_the_manifest_refers_to_is_there_after_a_power_cut_at_any_operation() {
-    for seed in 0..40 {
+    for seed in 0..few_or_many(10, 40) {
         let whole = SimDisk::new(seed);
         fold(&whole, &mut Random::new(seed), Groups::new());
         for at in 1..=whole.changes() {
@@ -139,7 +140,7 @@ fn what_the_manifest_refers_to_is_there_after_a_power_cut_at_any_operation() {
 
 #[test]
 fn one_power_cut_after_the_other_loses_nothing() {
-    for seed in 0..300 {
+    for seed in 0..few_or_many(60, 300) {
         let mut random = Random::new(seed);
         let mut disk = SimDisk::new(seed);
         let mut groups = Groups::new();
