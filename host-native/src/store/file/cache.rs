@@ -123,11 +123,14 @@ impl Inner {
         state.deadline_ms = deadline_ms;
     }
 
-    /// Lets groups go until the cache is as empty as it should be.
+    /// Lets groups go until the cache is as empty as it should be. One thread at a time is enough.
     pub(super) fn evict(&self) {
         if self.memory_bytes.get() <= self.cache_bytes_max {
             return;
         }
+        let Some(_evicting) = self.evicting.try_lock() else {
+            return;
+        };
         let goal = self.cache_bytes_max / 100 * EMPTIED_TO;
         let mut hot = Vec::new();
         for part in self.table.parts() {

@@ -110,6 +110,8 @@ impl Inner {
         for after in afters {
             after();
         }
+        // Groups may be loaded faster than the cache is looked at.
+        self.evict();
     }
 
     /// Makes a group of what is on the disk. The caller keeps hold of the layout.

@@ -140,6 +140,8 @@ struct Inner {
     idle: Mutex<BTreeSet<GroupKey>>,
     history_bytes: Sum,
     memory_bytes: Sum,
+    /// Held by the one who lets groups go.
+    evicting: Mutex<()>,
     /// Counts the looks at the cache: when a group was last used is told in these.
     turn: AtomicU64,
     loads: Counter,

@@ -267,6 +267,7 @@ pub(super) fn open(
         idle: Mutex::default(),
         history_bytes: Default::default(),
         memory_bytes: Default::default(),
+        evicting: Mutex::default(),
         turn: AtomicU64::new(0),
         loads: Default::default(),
         evictions: Default::default(),
