@@ -85,7 +85,7 @@ impl Inner {
     pub(super) fn expire(self: &Arc<Self>, group: GroupRef<'_>, now_ms: u64) {
         self.with_group(group, move |inner, entry, state| {
             let state = state.ok()?;
-            state.deadline_ms = None;
+            inner.set_deadline(entry, state, None);
             let retry_ms = now_ms + EXPIRE_RETRY_MS;
             if inner.check_writable().is_err() {
                 inner.set_deadline(entry, state, Some(retry_ms));
