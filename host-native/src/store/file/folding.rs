@@ -212,14 +212,13 @@ impl Folder {
         };
         let resets = inner.queue.resets();
         // Those that still have records in the log's present segment stay known.
-        let gone: Vec<_> = {
-            let mut gone = inner.gone.lock();
-            let is_folded = |entry: &mut Arc<Entry>| {
-                let state = entry.state.lock();
-                state.pending.back().is_none_or(|at| at.lsn < up_to_lsn)
-            };
-            gone.extract_if(.., is_folded).collect()
+        let is_folded = |entry: &Arc<Entry>| {
+            let state = entry.state.lock();
+            state.pending.back().is_none_or(|at| at.lsn < up_to_lsn)
         };
+        let gone = std::mem::take(&mut *inner.gone.lock());
+        let (gone, later): (Vec<_>, Vec<_>) = gone.into_iter().partition(is_folded);
+        inner.gone.lock().extend(later);
         let entries = std::mem::take(&mut *inner.unfolded.lock());
         let mut written = Vec::new();
         // One that is forgotten from here on is folded like the others: nothing says yet that it is gone. One that was taken
@@ -546,15 +545,10 @@ impl Folder {
             let stream = folded.entry.key.stream.clone();
             old.entry(stream).or_default().extend(folded.old);
         }
-        {
-            let mut unfolded = inner.unfolded.lock();
-            for entry in entries {
-                let state = entry.state.lock();
-                if !state.pending.is_empty() {
-                    unfolded.push(entry.clone());
-                }
-            }
-        }
+        let has_more = |entry: &&Arc<Entry>| !entry.state.lock().pending.is_empty();
+        // Not held while a group is waited for: whoever holds a group may want it.
+        let unfolded: Vec<_> = entries.iter().filter(has_more).cloned().collect();
+        inner.unfolded.lock().extend(unfolded);
         for entry in gone {
             let mut state = entry.state.lock();
             let kept = std::mem::take(&mut state.kept);
