@@ -152,6 +152,15 @@ impl Inner {
             }
             self.cool(&entry);
         }
+        let is_vain = self.cache_bytes_max < self.memory_bytes.get();
+        self.eviction_is_vain.store(is_vain, Ordering::Relaxed);
+    }
+
+    /// The same after a load, unless it was of no use lately: it looks at all groups.
+    pub(super) fn evict_after_load(&self) {
+        if !self.eviction_is_vain.load(Ordering::Relaxed) {
+            self.evict();
+        }
     }
 
     /// Lets a group go, if everything of it is on the disk.

@@ -127,6 +127,7 @@ impl Committer {
                 waiting.fail(inner, &told);
             }
         });
+        inner.queue.end_reset();
         if !inner.condition.is_read_only() {
             inner.queue.accept();
         }

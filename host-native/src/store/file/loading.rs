@@ -111,7 +111,7 @@ impl Inner {
             after();
         }
         // Groups may be loaded faster than the cache is looked at.
-        self.evict();
+        self.evict_after_load();
     }
 
     /// Makes a group of what is on the disk. The caller keeps hold of the layout.

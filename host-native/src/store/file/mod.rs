@@ -44,7 +44,7 @@ mod writing;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use iii_stream_core::{
     Change, Command, Committed, Draft, GroupKey, GroupLimits, GroupRef, Item, Page, Position,
@@ -142,6 +142,8 @@ struct Inner {
     memory_bytes: Sum,
     /// Held by the one who lets groups go.
     evicting: Mutex<()>,
+    /// What is in memory cannot leave it now.
+    eviction_is_vain: AtomicBool,
     /// Counts the looks at the cache: when a group was last used is told in these.
     turn: AtomicU64,
     loads: Counter,

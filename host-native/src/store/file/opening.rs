@@ -3,7 +3,7 @@
 use std::fs::{File, TryLockError};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
@@ -268,6 +268,7 @@ pub(super) fn open(
         history_bytes: Default::default(),
         memory_bytes: Default::default(),
         evicting: Mutex::default(),
+        eviction_is_vain: AtomicBool::new(false),
         turn: AtomicU64::new(0),
         loads: Default::default(),
         evictions: Default::default(),

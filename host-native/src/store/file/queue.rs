@@ -90,7 +90,7 @@ impl Queue {
         waiting: Waiting,
     ) -> Result<RecordAt, Box<(StoreError, Waiting)>> {
         let mut pending = self.pending.lock();
-        if pending.is_refusing {
+        if pending.is_refusing || pending.is_stopping {
             return Err(Box::new((StoreError::in_trouble(), waiting)));
         }
         let at = pending.batch.push(|out| out.extend_from_slice(record));
@@ -143,7 +143,7 @@ impl Queue {
         Taken::Work(std::mem::replace(&mut pending.waiting, next))
     }
 
-    /// Refuses records from now on; gives those who wait for records that will not be written.
+    /// Refuses records from now on, until groups were taken back ([`Queue::end_reset`]); gives those who wait for records that will not be written.
     pub(super) fn refuse(&self) -> Vec<Waiting> {
         let mut pending = self.pending.lock();
         pending.is_refusing = true;
@@ -151,6 +151,11 @@ impl Queue {
         pending.batch.restart(self.durable_lsn());
         self.bytes.store(0, Ordering::Relaxed);
         std::mem::take(&mut pending.waiting)
+    }
+
+    /// All groups were taken back. What was read of one meanwhile, before its turn came, does not count.
+    pub(super) fn end_reset(&self) {
+        self.resets.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Takes records again.

@@ -18,6 +18,8 @@ pub(super) enum Waiting {
         done: Option<Done<Committed>>,
         /// Whether the group has items now, where that changed.
         lists: Option<bool>,
+        /// For one that has no record of its own: how often groups had been taken back when it was decided.
+        resets: Option<u64>,
     },
     /// A change of an item that is kept elsewhere.
     Announce {
@@ -44,7 +46,15 @@ impl Waiting {
                 committed,
                 done,
                 lists,
+                resets,
             } => {
+                if resets.is_some_and(|resets| resets != inner.queue.resets()) {
+                    // It was decided on what is not there any more.
+                    if let Some(done) = done {
+                        done(Err(StoreError::in_trouble()));
+                    }
+                    return;
+                }
                 if let Some(has_items) = lists {
                     inner.listing.note(&entry.key, has_items);
                 }

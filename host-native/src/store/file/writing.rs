@@ -51,6 +51,7 @@ impl Inner {
                 committed,
                 done: Some(done),
                 lists: (had_items != has_items).then_some(has_items),
+                resets: step.is_none().then(|| inner.queue.resets()),
             };
             inner.keep(entry, state, step.as_ref(), now_ms, waiting)
         });
@@ -103,6 +104,7 @@ impl Inner {
                     committed,
                     done: None,
                     lists: (had_items != has_items).then_some(has_items),
+                    resets: None,
                 };
                 inner.keep(entry, state, step.as_ref(), now_ms, waiting);
             }
