@@ -54,6 +54,11 @@ pub fn in_one_turn<T>(work: impl FnOnce() -> T) -> T {
             to_wake.into_iter().flatten().for_each(Waker::wake);
         }
     }
+    let is_within_another = TO_WAKE.with_borrow(Option::is_some);
+    if is_within_another {
+        // Its end is the end of this one too.
+        return work();
+    }
     TO_WAKE.with_borrow_mut(|to_wake| *to_wake = Some(Vec::new()));
     let _uncork = Uncork;
     work()
@@ -91,5 +96,11 @@ mod tests {
             panic!("the future is ready");
         };
         assert_eq!((during, count()), (1, 2));
+        in_one_turn(|| {
+            at_end_of_turn(Waker::from(counting.clone()));
+            in_one_turn(|| at_end_of_turn(Waker::from(counting.clone())));
+            assert_eq!(count(), 2, "a turn within a turn ends with it");
+        });
+        assert_eq!(count(), 4);
     }
 }
