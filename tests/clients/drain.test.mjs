@@ -65,7 +65,7 @@ test('subscribers are closed one after another, calls in flight are answered, no
   const times = (await closes(subscribers, since)).sort((a, b) => a - b);
   // One per millisecond: the window is there for thousands.
   const span = times.at(-1) - times[0];
-  assert.ok(span >= 100 && span < 1_500, `${span} ms from the first to the last`);
+  assert.ok(span >= 50 && span < 1_500, `${span} ms from the first to the last`);
   const middle = times[100] - times[0];
   assert.ok(middle > span * 0.2 && middle < span * 0.8, `half of them within ${middle} of ${span} ms`);
 
