@@ -661,7 +661,7 @@ const CLAIMS = {
     t.after(() => guide.close());
     await mkdir(join(guide.folder, 'kv_store_data.db'));
     await writeFile(join(guide.folder, 'kv_store_data.db', 'stream%3A%3Achat.bin'), 'whatever');
-    await guide.step({ verb: 'file', argument: 'a.yaml', body: '- name: iii-stream\n  config: { host: 127.0.0.1, port: 3112, adapter: { name: kv, config: { store_method: file_based, file_path: kv_store_data.db } } }\n' });
+    await guide.step({ verb: 'file', argument: 'a.yaml', body: '- name: iii-stream\n  config: { host: 127.0.0.1, port: 3112, admin_port: 0, adapter: { name: kv, config: { store_method: file_based, file_path: kv_store_data.db } } }\n' });
     await guide.step({ verb: 'run', body: 'iii-stream --config a.yaml', fails: true });
     await guide.step({ verb: 'expect', body: 'error: the data directory kv_store_data.db …iii-stream import --from …\n' });
     assert.deepEqual(readdirSync(join(guide.folder, 'kv_store_data.db')), ['stream%3A%3Achat.bin'], 'nothing is left in it');
