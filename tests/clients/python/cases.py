@@ -311,7 +311,7 @@ class Checklist(unittest.TestCase):
         for worker in (other, self.worker):
             worker.call("stream::list_all", {}, timeout_ms=5_000)
         self.assertEqual(self.worker.call(back, {"n": 1}), 2)
-        self.assertEqual(self.set(stream, "g", "i", "after"), {"old_value": None, "new_value": "after"})
+        self.assertEqual(self.set(stream, "g", "i", "after"), {"old_value": "before", "new_value": "after"})
         self.assertEqual(changes.count(2)[1]["event"]["data"], "after")
         self.assertEqual(self.subscriber().join(stream, "g"), "unauthorized")
         self.assertEqual(len(guards.count(1)), 1)
