@@ -669,7 +669,7 @@ async fn a_restarted_server_gets_everything_back<S: Sdk>() {
     assert_eq!(sdk.call("t::back", json!({"n": 1})).await, Ok(json!(2)));
     assert_eq!(
         set(&sdk, "s", "g", "i", json!("after")).await,
-        json!({"old_value": "before", "new_value": "after"})
+        json!({"old_value": null, "new_value": "after"})
     );
     assert_eq!(changes.count(2).await[1]["event"]["data"], "after");
     assert_eq!(
