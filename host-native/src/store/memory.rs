@@ -1,13 +1,12 @@
 //! The store that keeps groups in memory and loses them when the process ends.
 //!
 //! A group is held by its own lock while a command runs on it, so groups do not wait for each other. Lock order:
-//! group, then index, deadlines or idle list; never two groups.
+//! group, then listing, deadlines or idle list; never two groups.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
 
 use hashbrown::{DefaultHashBuilder, HashMap};
 use iii_stream_core::{
@@ -15,8 +14,9 @@ use iii_stream_core::{
     Position,
 };
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::Notify;
 
+use super::deadlines::Deadlines;
+use super::listing::Listing;
 use super::{
     ChangeSink, Done, PAGE_BYTES_MAX, PAGE_ITEMS_MAX, Resumed, Snapshot, SnapshotPage, Store,
     StreamGroups,
@@ -28,9 +28,6 @@ const SHARDS: usize = 64;
 
 /// Items deleted in one hold of a group's lock when their time has come; the rest follows at once.
 const EXPIRE_BATCH_MAX: usize = 256;
-
-/// How often groups that hold nothing are looked at, to be forgotten, and what all histories take.
-const FORGET_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Share of what all histories may take, in percent, beyond which those of quiet groups are halved.
 const HISTORY_FILL_MAX: usize = 90;
@@ -47,11 +44,8 @@ pub struct MemoryStore {
     forgotten: AtomicU64,
     /// No timestamp of a forgotten group was later.
     forgotten_ms: AtomicU64,
-    /// Groups that have items, by stream.
-    index: Mutex<BTreeMap<Arc<str>, BTreeSet<Arc<str>>>>,
-    /// When each group next has to delete items, in Unix milliseconds.
-    deadlines: Mutex<BTreeSet<(u64, GroupKey)>>,
-    deadlines_changed: Notify,
+    listing: Listing,
+    deadlines: Deadlines,
     /// What the histories of all groups take, in bytes.
     history_bytes: AtomicUsize,
     history_bytes_max: usize,
@@ -93,9 +87,8 @@ impl MemoryStore {
             group_limits,
             forgotten: AtomicU64::new(0),
             forgotten_ms: AtomicU64::new(0),
-            index: Mutex::default(),
-            deadlines: Mutex::default(),
-            deadlines_changed: Notify::new(),
+            listing: Listing::default(),
+            deadlines: Deadlines::default(),
             history_bytes: AtomicUsize::new(0),
             history_bytes_max,
             idle: Mutex::default(),
@@ -105,26 +98,12 @@ impl MemoryStore {
     /// Deletes items whose time has come, for as long as the process lives.
     pub async fn run_expiry(&self) {
         loop {
+            self.deadlines.due().await;
             let now_ms = clock::unix_ms();
-            let next = self
-                .deadlines
-                .lock()
-                .first()
-                .map(|(deadline_ms, _)| *deadline_ms);
-            match next {
-                None => self.deadlines_changed.notified().await,
-                Some(deadline_ms) if now_ms < deadline_ms => {
-                    let wait = Duration::from_millis(deadline_ms - now_ms);
-                    tokio::select! {
-                        () = tokio::time::sleep(wait) => {}
-                        () = self.deadlines_changed.notified() => {}
-                    }
-                }
-                Some(_) => {
-                    self.expire_due(now_ms);
-                    tokio::task::yield_now().await;
-                }
+            if let Some(group) = self.deadlines.take_due(now_ms) {
+                self.expire(group.as_ref(), now_ms);
             }
+            tokio::task::yield_now().await;
         }
     }
 
@@ -132,7 +111,7 @@ impl MemoryStore {
     /// as long as the process lives.
     pub async fn run_forgetting(&self, is_watched: impl Fn(GroupRef<'_>) -> bool + Send + Sync) {
         loop {
-            tokio::time::sleep(FORGET_INTERVAL).await;
+            tokio::time::sleep(super::FORGET_INTERVAL).await;
             self.forget_idle(&is_watched);
             self.sweep_histories();
         }
@@ -176,16 +155,8 @@ impl MemoryStore {
         }
     }
 
-    fn expire_due(&self, now_ms: u64) {
-        let due = {
-            let mut deadlines = self.deadlines.lock();
-            match deadlines.first() {
-                Some((deadline_ms, _)) if *deadline_ms <= now_ms => deadlines.pop_first(),
-                _ => None,
-            }
-        };
-        let Some((_, key)) = due else { return };
-        let Some(entry) = self.find(key.as_ref()) else {
+    fn expire(&self, group: GroupRef<'_>, now_ms: u64) {
+        let Some(entry) = self.find(group) else {
             return;
         };
         let mut state = entry.state.lock();
@@ -323,37 +294,14 @@ impl MemoryStore {
         }
         let is_empty = state.group.is_empty();
         if is_empty != was_empty {
-            let mut index = self.index.lock();
-            if is_empty {
-                if let Some(groups) = index.get_mut(&key.stream) {
-                    groups.remove(&key.group);
-                    if groups.is_empty() {
-                        index.remove(&key.stream);
-                    }
-                }
-            } else {
-                index
-                    .entry(key.stream.clone())
-                    .or_default()
-                    .insert(key.group.clone());
-            }
+            self.listing.note(key, !is_empty);
         }
         if state.group.is_forgettable() {
             self.idle.lock().insert(key.clone());
         }
         let deadline_ms = state.group.next_expiry_ms();
-        if deadline_ms != state.deadline_ms {
-            let mut deadlines = self.deadlines.lock();
-            if let Some(old_ms) = state.deadline_ms {
-                deadlines.remove(&(old_ms, key.clone()));
-            }
-            if let Some(new_ms) = deadline_ms {
-                deadlines.insert((new_ms, key.clone()));
-            }
-            state.deadline_ms = deadline_ms;
-            drop(deadlines);
-            self.deadlines_changed.notify_one();
-        }
+        self.deadlines.replace(key, state.deadline_ms, deadline_ms);
+        state.deadline_ms = deadline_ms;
     }
 }
 
@@ -462,22 +410,11 @@ impl Store for MemoryStore {
     }
 
     fn list_groups(&self, stream: &str, done: Done<Vec<Arc<str>>>) {
-        let index = self.index.lock();
-        let groups = index
-            .get(stream)
-            .map(|groups| groups.iter().cloned().collect());
-        drop(index);
-        done(Ok(groups.unwrap_or_default()));
+        done(Ok(self.listing.groups_of(stream)));
     }
 
     fn list_all(&self, done: Done<Vec<StreamGroups>>) {
-        let index = self.index.lock();
-        let streams = index
-            .iter()
-            .map(|(stream, groups)| (stream.clone(), groups.iter().cloned().collect()))
-            .collect();
-        drop(index);
-        done(Ok(streams));
+        done(Ok(self.listing.all()));
     }
 }
 
