@@ -14,6 +14,8 @@ const npm = (args, cwd) =>
     shell: process.platform === "win32",
   });
 
+const tarballIn = (directory) => join(directory, readdirSync(directory).find((name) => name.endsWith(".tgz")));
+
 /** The folder into which the tarball was installed. All files of a run share one; see run.mjs. */
 export const folder = process.env.III_STREAM_INSTALLED ?? install();
 
@@ -22,11 +24,13 @@ function install() {
   process.on("exit", () => rmSync(fresh, { recursive: true, force: true }));
   // What `make pkg` has built, as it is.
   npm(["pack", "--ignore-scripts", "--pack-destination", fresh], packageFolder);
-  const tarball = readdirSync(fresh).find((name) => name.endsWith(".tgz"));
   writeFileSync(join(fresh, "package.json"), '{"private":true,"type":"module"}');
-  npm(["install", "--offline", join(fresh, tarball)], fresh);
+  npm(["install", "--offline", tarballIn(fresh)], fresh);
   return fresh;
 }
+
+/** The tarball that was installed. */
+export const tarball = tarballIn(folder);
 
 /** The files the tarball holds, by their paths in the package. */
 export const files = readdirSync(join(folder, "node_modules/iii-stream"), { recursive: true, withFileTypes: true })
