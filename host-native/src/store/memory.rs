@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use hashbrown::{DefaultHashBuilder, HashMap};
 use iii_stream_core::{
-    Change, Command, Committed, Draft, Floor, Group, GroupKey, GroupLimits, GroupRef, Item, Page,
+    Change, Command, Committed, Draft, Floor, Group, GroupKey, GroupLimits, GroupRef, Item,
     Position,
 };
 use parking_lot::{Mutex, RwLock};
@@ -368,13 +368,13 @@ impl Store for MemoryStore {
     fn page(&self, group: GroupRef<'_>, after: u64, now_ms: u64, done: Done<SnapshotPage>) {
         done(Ok(self.read_group(group, |group| {
             let timestamp = group.sync_timestamp(now_ms);
-            let Page { items, more } = group.page(after, PAGE_ITEMS_MAX, PAGE_BYTES_MAX);
+            let page = group.page(after, PAGE_ITEMS_MAX, PAGE_BYTES_MAX);
             SnapshotPage {
                 epoch: group.epoch().clone(),
                 seq: group.seq(),
                 timestamp,
-                items,
-                more,
+                next_after: page.next_after(),
+                items: page.items,
             }
         })));
     }
@@ -581,10 +581,10 @@ mod tests {
             group: "g",
         };
         let page = answer(|done| store.page(group, 0, 1_000, done));
-        assert_eq!((page.seq, page.items.len(), page.more), (1, 1, false));
+        assert_eq!((page.seq, page.items.len(), page.next_after), (1, 1, None));
         let after = page.items[0].1.created_seq;
         let page = answer(|done| store.page(group, after, 1_000, done));
-        assert!(page.items.is_empty() && !page.more);
+        assert!(page.items.is_empty() && page.next_after.is_none());
     }
 
     fn counted(store: &MemoryStore, groups: &[&str]) -> Vec<usize> {

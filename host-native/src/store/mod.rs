@@ -116,18 +116,10 @@ pub struct SnapshotPage {
     pub seq: u64,
     /// The timestamp of a `sync` that tells of it: as in [`Snapshot`].
     pub timestamp: u64,
-    /// The items with their ids, in order of creation. The next page comes after the last one's `created_seq`.
+    /// The items with their ids, in order of creation.
     pub items: Vec<(Arc<str>, Item)>,
-    /// Whether there are items after these.
-    pub more: bool,
-}
-
-impl SnapshotPage {
-    /// After which item the next page begins, if there is one.
-    pub fn next_after(&self) -> Option<u64> {
-        let (_, last) = self.items.last()?;
-        self.more.then_some(last.created_seq)
-    }
+    /// After which item, by its `created_seq`, the next page begins, if there is one.
+    pub next_after: Option<u64>,
 }
 
 /// What happened in a group since a subscriber was there.

@@ -47,7 +47,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use iii_stream_core::{
-    Change, Command, Committed, Draft, GroupKey, GroupLimits, GroupRef, Item, Page, Position,
+    Change, Command, Committed, Draft, GroupKey, GroupLimits, GroupRef, Item, Position,
 };
 use parking_lot::{Mutex, RwLock};
 use tokio::runtime::Handle;
@@ -374,13 +374,13 @@ impl Store for FileStore {
         self.inner.floor.note(now_ms);
         let ask = move |group: &mut iii_stream_core::Group| {
             let timestamp = group.sync_timestamp(now_ms);
-            let Page { items, more } = group.page(after, PAGE_ITEMS_MAX, PAGE_BYTES_MAX);
+            let page = group.page(after, PAGE_ITEMS_MAX, PAGE_BYTES_MAX);
             SnapshotPage {
                 epoch: group.epoch().clone(),
                 seq: group.seq(),
                 timestamp,
-                items,
-                more,
+                next_after: page.next_after(),
+                items: page.items,
             }
         };
         self.inner.read(group, ask, done);
