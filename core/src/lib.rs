@@ -46,7 +46,7 @@ pub use error::{CallError, OP_ERROR_CODES, OP_ERROR_DOC_URL, OpError, OpErrorKin
 pub use group::{Committed, Demand, Group, GroupLimits, Item, Page, Restored};
 pub use image::Image;
 pub use kept::RestoreError;
-pub use mutation::{ClientRecord, Echo, client_tag};
+pub use mutation::{ClientRecord, ClientState, Echo, client_tag};
 pub use name::{GroupKey, GroupRef, is_name};
 pub use op::Ops;
 pub use op_name::OpName;
