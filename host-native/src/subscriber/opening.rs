@@ -3,15 +3,17 @@
 
 use std::sync::Arc;
 
-use iii_stream_core::Position;
 use iii_stream_core::event::{delta_frame, event_frame, group_sync_frame, item_sync_frame};
 use iii_stream_core::version2::{Sync, page_sync_frame, resume_sync_frame};
+use iii_stream_core::{Echo, Position};
 use tokio::sync::oneshot;
 
 use crate::clock;
 use crate::hub::{Dialect, Framing, Subscribing};
 use crate::socket::Frame;
-use crate::store::{Done, Resumed, Snapshot, SnapshotPage, Store, StoreError};
+use crate::store::{
+    Done, PageWish, ResumeWish, Resumed, Snapshot, SnapshotPage, Store, StoreError,
+};
 use crate::stream::CustomStorage;
 
 /// See the module.
@@ -73,11 +75,13 @@ pub(super) async fn open(
     }
     let store = streams.store();
     if let Some(since) = &wish.since {
-        let needs_values = !dialect.deltas;
-        let resumed = ask(|done| {
-            store.resume(group, item, since, needs_values, clock::unix_ms(), done);
-        })
-        .await?;
+        let wish = ResumeWish {
+            item: join.item.clone(),
+            since: since.clone(),
+            needs_values: !dialect.deltas,
+            clients: join.clients.clone(),
+        };
+        let resumed = ask(|done| store.resume(group, wish, clock::unix_ms(), done)).await?;
         if let Some(resumed) = resumed {
             let from = since.seq;
             return Ok(Opening {
@@ -86,50 +90,27 @@ pub(super) async fn open(
             });
         }
     }
-    let page = match item {
-        Some(item) => item_page(store, &join, item).await?,
-        None => next_page(store, &join, 0).await?,
+    let first = PageWish {
+        item: join.item.clone(),
+        clients: join.clients.clone(),
+        ..PageWish::default()
     };
+    let page = page(store, &join, first).await?;
     Ok(Opening {
         content: Content::Page(page),
         is_reset: wish.is_reset || wish.since.is_some(),
     })
 }
 
-/// Reads the page of a group that follows the item created at `after`.
+/// Reads a page of a group.
 ///
 /// Errors: [`OpenError::Store`].
-pub(super) async fn next_page(
+pub(super) async fn page(
     store: &Arc<dyn Store>,
     join: &Subscribing,
-    after: u64,
+    wish: PageWish,
 ) -> Result<SnapshotPage, OpenError> {
-    ask(|done| store.page(join.group.as_ref(), after, clock::unix_ms(), done)).await
-}
-
-/// Reads one item as a page of its own.
-///
-/// Errors: [`OpenError::Store`].
-pub(super) async fn item_page(
-    store: &Arc<dyn Store>,
-    join: &Subscribing,
-    item: &str,
-) -> Result<SnapshotPage, OpenError> {
-    let group = join.group.as_ref();
-    let snapshot = ask(|done| store.snapshot(group, Some(item), clock::unix_ms(), done)).await?;
-    let Snapshot {
-        epoch,
-        seq,
-        timestamp,
-        items,
-    } = snapshot;
-    Ok(SnapshotPage {
-        epoch,
-        seq,
-        timestamp,
-        items,
-        more: false,
-    })
+    ask(|done| store.page(join.group.as_ref(), wish, clock::unix_ms(), done)).await
 }
 
 async fn ask<T: Send + 'static>(request: impl FnOnce(Done<T>)) -> Result<T, OpenError> {
@@ -209,7 +190,13 @@ impl Opening {
     }
 }
 
-fn sync<'a>(join: &'a Subscribing, epoch: &'a str, seq: u64, timestamp: u64) -> Sync<'a> {
+fn sync<'a>(
+    join: &'a Subscribing,
+    epoch: &'a str,
+    seq: u64,
+    timestamp: u64,
+    mutations: &'a [Echo],
+) -> Sync<'a> {
     Sync {
         group: join.group.as_ref(),
         item: join.item.as_deref(),
@@ -217,6 +204,7 @@ fn sync<'a>(join: &'a Subscribing, epoch: &'a str, seq: u64, timestamp: u64) -> 
         epoch,
         seq,
         timestamp,
+        mutations: join.clients.is_some().then_some(mutations),
     }
 }
 
@@ -228,7 +216,10 @@ pub(super) fn page_frame(
     seq: u64,
     is_reset: bool,
 ) -> Frame {
-    let sync = sync(join, &page.epoch, seq, page.timestamp);
+    let mut sync = sync(join, &page.epoch, seq, page.timestamp, &page.mutations);
+    if page.more {
+        sync.mutations = None;
+    }
     let text = page_sync_frame(&sync, &page.items, page.more, is_reset);
     // Whoever comes back in the middle of a snapshot has to begin again.
     let at = (!page.more).then_some((&*page.epoch, seq));
@@ -247,9 +238,10 @@ fn resumed_frame(
         seq,
         timestamp,
         changes,
+        mutations,
     } = resumed;
     let subscription_id = &join.subscription_id;
-    let sync = resume_sync_frame(&sync(join, epoch, *seq, *timestamp), from);
+    let sync = resume_sync_frame(&sync(join, epoch, *seq, *timestamp, mutations), from);
     let mut out = Vec::new();
     // The changes that follow carry the positions; with none, this one does.
     let at = match dialect.framing {

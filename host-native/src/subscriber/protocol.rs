@@ -2,12 +2,15 @@
 //! subscriber socket, sections 1 and 2; product design, section 5.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use iii_stream_core::fields::{FieldError, Fields};
-use iii_stream_core::limits::NAME_BYTES_MAX;
+use iii_stream_core::limits::{JOIN_CLIENTS_MAX, MUTATION_CLIENT_BYTES_MAX, NAME_BYTES_MAX};
 use iii_stream_core::raw::Raw;
 use iii_stream_core::{OPS_VERSION, Position, is_name};
 use percent_encoding::percent_decode_str;
+
+use crate::store::Clients;
 
 /// A message of a client.
 #[derive(Debug, PartialEq, Eq)]
@@ -26,6 +29,8 @@ pub(super) struct Join<'a> {
     pub(super) asks: Asks,
     /// Where the client left off.
     pub(super) since: Option<Position>,
+    /// Mutation clients that it asks about.
+    pub(super) clients: Clients,
 }
 
 /// How a client wants to be spoken to, as far as it says so. It holds for the whole connection.
@@ -110,7 +115,7 @@ pub(super) fn decode(text: &str) -> Result<ClientMessage<'_>, Invalid<'_>> {
     })
 }
 
-const JOIN_FIELDS: [&str; 8] = [
+const JOIN_FIELDS: [&str; 9] = [
     "subscriptionId",
     "streamName",
     "groupId",
@@ -119,6 +124,7 @@ const JOIN_FIELDS: [&str; 8] = [
     "deltas",
     "core",
     "since",
+    "clients",
 ];
 const SUBSCRIPTION_ID: usize = 0;
 const STREAM_NAME: usize = 1;
@@ -128,10 +134,11 @@ const VERSION: usize = 4;
 const DELTAS: usize = 5;
 const CORE: usize = 6;
 const SINCE: usize = 7;
+const CLIENTS: usize = 8;
 
 type Fault = (&'static str, String);
 
-fn read_join<'a>(fields: &Fields<'a, 8>) -> Result<Join<'a>, Fault> {
+fn read_join<'a>(fields: &Fields<'a, 9>) -> Result<Join<'a>, Fault> {
     let wrong = |error: FieldError| ("subscription.invalid", error.to_string());
     let subscription_id = fields.string(SUBSCRIPTION_ID).map_err(wrong)?;
     if SUBSCRIPTION_ID_BYTES_MAX < subscription_id.len() {
@@ -158,6 +165,7 @@ fn read_join<'a>(fields: &Fields<'a, 8>) -> Result<Join<'a>, Fault> {
             core: fields.optional_u64(CORE).map_err(wrong)?,
         },
         since: fields.optional(SINCE).map(read_since).transpose()?,
+        clients: fields.optional(CLIENTS).map(read_clients).transpose()?,
     };
     Ok(join)
 }
@@ -174,7 +182,7 @@ fn name(name: Cow<'_, str>, field: usize) -> Result<Cow<'_, str>, Fault> {
     Err(("subscription.invalid", message))
 }
 
-fn read_version(fields: &Fields<'_, 8>) -> Result<Option<bool>, Fault> {
+fn read_version(fields: &Fields<'_, 9>) -> Result<Option<bool>, Fault> {
     match fields.optional(VERSION).map(Raw::get) {
         None => Ok(None),
         Some("1") => Ok(Some(false)),
@@ -201,6 +209,26 @@ fn read_since(raw: Raw<'_>) -> Result<Position, Fault> {
     format!("{epoch}:{seq}").parse().map_err(|_| {
         invalid("field `since`: field `epoch` must be letters a-z and digits".to_owned())
     })
+}
+
+/// Shape: `["…", …]`.
+fn read_clients(raw: Raw<'_>) -> Result<Arc<[Box<str>]>, Fault> {
+    let invalid = |what: String| ("subscription.invalid", format!("field `clients` {what}"));
+    let clients: Vec<Box<str>> = serde_json::from_str(raw.get())
+        .map_err(|_| invalid("must be a list of strings".to_owned()))?;
+    if JOIN_CLIENTS_MAX < clients.len() {
+        let count = clients.len();
+        let message = format!("has {count} strings, at most {JOIN_CLIENTS_MAX} are allowed");
+        return Err(invalid(message));
+    }
+    let is_client = |client: &str| (1..=MUTATION_CLIENT_BYTES_MAX).contains(&client.len());
+    if let Some(wrong) = clients.iter().find(|client| !is_client(client)) {
+        let bytes = wrong.len();
+        let message =
+            format!("has a string of {bytes} bytes, a client has 1 to {MUTATION_CLIENT_BYTES_MAX}");
+        return Err(invalid(message));
+    }
+    Ok(clients.into())
 }
 
 /// What a request path subscribes to.
@@ -335,9 +363,10 @@ mod tests {
             item: None,
             asks: Asks::default(),
             since: None,
+            clients: None,
         };
         assert_eq!(decode(join), Ok(ClientMessage::Join(expected)));
-        let join = r#"{"type":"join","data":{"subscriptionId":"s","streamName":"a","groupId":"b","id":"i","version":2,"deltas":true,"core":1,"since":{"epoch":"k3","seq":41}}}"#;
+        let join = r#"{"type":"join","data":{"subscriptionId":"s","streamName":"a","groupId":"b","id":"i","version":2,"deltas":true,"core":1,"since":{"epoch":"k3","seq":41},"clients":["c","\u0064"]}}"#;
         let expected = Join {
             subscription_id: "s".into(),
             stream: "a".into(),
@@ -349,6 +378,7 @@ mod tests {
                 core: Some(1),
             },
             since: "k3:41".parse().ok(),
+            clients: Some(["c".into(), "d".into()].into()),
         };
         assert_eq!(decode(join), Ok(ClientMessage::Join(expected)));
         let leave =
@@ -373,6 +403,17 @@ mod tests {
             (join("").replace(r#""s""#, "1"), "subscription.invalid"),
             (join(r#","id":1"#), "subscription.invalid"),
             (join(r#","deltas":1"#), "subscription.invalid"),
+            (join(r#","clients":"c""#), "subscription.invalid"),
+            (join(r#","clients":[1]"#), "subscription.invalid"),
+            (join(r#","clients":[""]"#), "subscription.invalid"),
+            (
+                join(&format!(r#","clients":["{}"]"#, "c".repeat(257))),
+                "subscription.invalid",
+            ),
+            (
+                join(&format!(r#","clients":["c"{}]"#, r#","c""#.repeat(16))),
+                "subscription.invalid",
+            ),
             (join(r#","version":3"#), "subscription.unsupported_version"),
             (join(r#","since":"k3:1""#), "subscription.invalid_since"),
             (

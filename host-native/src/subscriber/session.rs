@@ -173,6 +173,7 @@ fn of_join(join: &Join<'_>) -> Subscribing {
             group: join.group.as_ref().into(),
         },
         item: join.item.as_deref().map(Into::into),
+        clients: join.clients.clone(),
     }
 }
 
@@ -185,6 +186,7 @@ pub(super) fn of_path(path: PathTarget) -> Subscribing {
             group: path.group.into(),
         },
         item: path.item.map(Into::into),
+        clients: None,
     }
 }
 
