@@ -324,6 +324,7 @@ impl Parts {
             config.auth.time_max,
             config.auth.require_context,
             config.auth.allowed_origins.clone(),
+            config.auth.default_grants.clone(),
         ));
         let subscriber_door = SubscriberDoor {
             subscribers: subscribers.clone(),

@@ -23,7 +23,7 @@ use super::opening::OpenError;
 use super::protocol::{PathTarget, Query};
 use super::session::of_path;
 use super::subscribers::{Admission, Subscribers};
-use super::subscriptions::Subscriptions;
+use super::subscriptions::{Admitted, Subscriptions};
 use crate::hub::{ConnectionId, Framing};
 use crate::socket::{CloseCode, Line, Outbox, Refused};
 
@@ -80,7 +80,10 @@ pub async fn event_stream(
         id,
         subscribers.clone(),
         outbox.clone(),
-        admission.context,
+        Admitted {
+            context: admission.context,
+            grants: admission.grants,
+        },
         Framing::EventStream,
         Some(admission.query.asks),
     );

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::protocol::{self, ClientMessage, Join, PathTarget};
 use super::subscribers::{Admission, Subscribers};
-use super::subscriptions::Subscriptions;
+use super::subscriptions::{Admitted, Subscriptions};
 use crate::hub::{ConnectionId, Framing, Subscribing};
 use crate::metrics::SlowConsumerEnd;
 use crate::socket::{CloseCode, Connection, End, Incoming};
@@ -52,6 +52,7 @@ impl Session {
             query,
             context,
             expires_at,
+            grants,
         } = admission;
         let mut connection = Connection::open(socket, subscribers.limits.connection).await?;
         if let Some(expires_at) = expires_at {
@@ -65,7 +66,7 @@ impl Session {
             id,
             subscribers.clone(),
             outbox,
-            context,
+            Admitted { context, grants },
             Framing::WebSocket,
             asks,
         );

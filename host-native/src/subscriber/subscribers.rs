@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use iii_stream_core::Grants;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -33,7 +34,7 @@ pub struct SubscriberLimits {
 }
 
 /// With what a connection was let in.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Admission {
     /// What its path subscribes to at once.
     pub path: Option<PathTarget>,
@@ -43,6 +44,8 @@ pub struct Admission {
     pub context: Option<Arc<str>>,
     /// When it must end.
     pub expires_at: Option<Instant>,
+    /// What it may do.
+    pub grants: Arc<Grants>,
 }
 
 /// Everything that subscriber connections share.

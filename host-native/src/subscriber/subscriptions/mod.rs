@@ -16,7 +16,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use hashbrown::HashMap;
 use iii_stream_core::event::{session_input, unauthorized_frame};
 use iii_stream_core::version2::error_frame;
-use iii_stream_core::{GroupKey, Position};
+use iii_stream_core::{Grants, GroupKey, Position};
 
 use paging::Paging;
 
@@ -36,8 +36,7 @@ pub(super) struct Subscriptions {
     id: ConnectionId,
     subscribers: Arc<Subscribers>,
     outbox: Arc<Outbox>,
-    /// What the auth function gave, as JSON text.
-    context: Option<Arc<str>>,
+    admitted: Admitted,
     dialect: Dialect,
     /// How the client wanted to be spoken to; `None` before it said so.
     asks: Option<Asks>,
@@ -47,6 +46,14 @@ pub(super) struct Subscriptions {
     steps: FuturesUnordered<BoxFuture<'static, (Arc<str>, Step)>>,
     /// Subscriptions that wait for room, to begin or for their next page; the first ones first.
     queued: VecDeque<Arc<str>>,
+}
+
+/// What the connection was let in with.
+pub(super) struct Admitted {
+    /// What the auth function gave, as JSON text.
+    pub(super) context: Option<Arc<str>>,
+    /// What the client may do.
+    pub(super) grants: Arc<Grants>,
 }
 
 /// The connection's part in a group.
@@ -106,7 +113,7 @@ impl Subscriptions {
         id: ConnectionId,
         subscribers: Arc<Subscribers>,
         outbox: Arc<Outbox>,
-        context: Option<Arc<str>>,
+        admitted: Admitted,
         framing: Framing,
         asks: Option<Asks>,
     ) -> Self {
@@ -114,7 +121,7 @@ impl Subscriptions {
             id,
             subscribers,
             outbox,
-            context,
+            admitted,
             dialect: Dialect {
                 framing,
                 ..Dialect::VERSION_1
@@ -181,6 +188,9 @@ impl Subscriptions {
                 "join refused: too many subscriptions"
             );
             return self.refuse_for_limit(&join, limit);
+        }
+        if !self.may_read(&join) {
+            return self.refuse(&join);
         }
         if !self.subscribers.joins.is_guarded(&join.group.stream) {
             return self.join_admitted(join, since);
@@ -523,6 +533,12 @@ impl Subscriptions {
         self.stand_up(&join.group);
     }
 
+    /// Whether the client may see anything of what it wants to subscribe to.
+    fn may_read(&self, join: &Subscribing) -> bool {
+        let view = self.admitted.grants.view(join.group.as_ref());
+        view.shows(join.item.as_deref())
+    }
+
     fn refuse(&self, join: &Subscribing) {
         self.subscribers.metrics.joins_refused.inc();
         let subscription_id = self.dialect.is_version_2.then_some(&*join.subscription_id);
@@ -571,7 +587,7 @@ impl Subscriptions {
             subscription_id,
             group.as_ref(),
             item.as_deref(),
-            self.context.as_deref(),
+            self.admitted.context.as_deref(),
         )
     }
 }
