@@ -135,6 +135,11 @@ impl Grants {
         grants.any(|grant| grant.can.has(Ability::Read) && grant.stream.matches(stream))
     }
 
+    /// Whether anything of a group may be read.
+    pub fn may_read_any(&self, group: GroupRef<'_>) -> bool {
+        self.of_group(Ability::Read, group).next().is_some()
+    }
+
     fn of_everything(can: Abilities) -> Self {
         Self(Vec::from([Grant {
             stream: Pattern::default(),

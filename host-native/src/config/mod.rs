@@ -297,6 +297,11 @@ impl Config {
                 stream.messages_per_second_max.as_ref(),
                 10_000,
             )?,
+            calls_in_flight_max: count(
+                "calls_in_flight_max",
+                stream.calls_in_flight_max.as_ref(),
+                1_024,
+            )?,
             subscriptions_max: count(
                 "subscriptions_max",
                 stream.subscriptions_max.as_ref(),
