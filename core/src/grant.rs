@@ -4,14 +4,16 @@
 //! Whatever is not granted is not allowed, and grants that cannot be read to the last word are none at all: a misspelled
 //! field would otherwise grant more than was meant.
 
+use alloc::borrow::Cow;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::fmt;
+use core::fmt::{self, Write as _};
 
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, SeqAccess, Visitor};
+use sha2::{Digest, Sha256};
 
 use crate::limits::{GRANT_PATTERNS_BYTES_MAX, GRANTS_MAX};
 use crate::name::GroupRef;
@@ -74,7 +76,15 @@ pub enum View {
 
 /// Patterns of items. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ItemPatterns(Arc<[Pattern]>);
+pub struct ItemPatterns(Arc<Part>);
+
+/// The part of a group that some patterns show.
+#[derive(Debug, PartialEq, Eq)]
+struct Part {
+    items: Vec<Pattern>,
+    /// Another one for other patterns, of as many characters as any.
+    name: String,
+}
 
 impl Grants {
     /// Reading everything, and nothing else: what a client may do of whom nobody said more.
@@ -125,7 +135,8 @@ impl Grants {
         if items.is_empty() {
             View::Nothing
         } else {
-            View::Some(ItemPatterns(items.into()))
+            let name = name_of(&items);
+            View::Some(ItemPatterns(Arc::new(Part { items, name })))
         }
     }
 
@@ -172,10 +183,44 @@ impl View {
             Self::All => true,
             Self::Nothing => false,
             Self::Some(items) => {
-                item.is_none_or(|item| items.0.iter().any(|pattern| pattern.matches(item)))
+                item.is_none_or(|item| items.0.items.iter().any(|pattern| pattern.matches(item)))
             }
         }
     }
+
+    /// The name by which a client is told of a group's history, of which it sees no more than this: another one for each
+    /// view. So whoever comes back with other grants than before is not taken for one who only missed the last changes.
+    pub fn epoch<'e>(&self, epoch: &'e str) -> Cow<'e, str> {
+        match self {
+            Self::All | Self::Nothing => Cow::Borrowed(epoch),
+            Self::Some(items) => Cow::Owned(format!("{epoch}{}", items.0.name)),
+        }
+    }
+
+    /// The history that a client was told of by such a name; `None` if that was another view's.
+    pub fn history<'e>(&self, epoch: &'e str) -> Option<&'e str> {
+        match self {
+            Self::All => Some(epoch),
+            Self::Nothing => None,
+            Self::Some(items) => epoch.strip_suffix(&*items.0.name),
+        }
+    }
+}
+
+/// A name of characters that an epoch may have.
+fn name_of(patterns: &[Pattern]) -> String {
+    let mut digest = Sha256::new();
+    for Pattern(pattern) in patterns {
+        // Their lengths keep apart what would be one text otherwise.
+        digest.update(pattern.len().to_le_bytes());
+        digest.update(pattern.as_bytes());
+    }
+    let mut name = String::from("v");
+    for byte in &digest.finalize()[..8] {
+        // Writing to a string cannot fail.
+        let _ = write!(name, "{byte:02x}");
+    }
+    name
 }
 
 impl Pattern {
@@ -413,6 +458,24 @@ mod tests {
         assert!(view.shows(None) && View::All.shows(None) && !View::Nothing.shows(None));
         assert!(grants.may_read_any_of_stream("s"));
         assert!(!grants.may_read_any_of_stream("t"));
+    }
+
+    #[test]
+    fn a_part_of_a_group_has_a_history_of_its_own() {
+        let view = |item: &str| {
+            let text =
+                format!(r#"[{{"item":"{item}","can":["read"]}},{{"item":"x","can":["read"]}}]"#);
+            read(&text).view(GROUP)
+        };
+        let (part, other, all) = (view("a*"), view("a*b"), view("*"));
+        let told = part.epoch("k3");
+        assert!(format!("{told}:1").parse::<crate::Position>().is_ok());
+        assert_eq!(told, view("a*").epoch("k3"));
+        assert_eq!(part.history(&told), Some("k3"));
+        assert_eq!(other.history(&told), None);
+        assert_eq!(part.history("k3"), None);
+        assert_eq!(all.epoch("k3"), "k3");
+        assert_eq!(all.history(&told), Some(&*told), "no history has this name");
     }
 
     #[test]

@@ -67,6 +67,14 @@ pub struct Page {
     pub more: bool,
 }
 
+impl Page {
+    /// After which item the next page begins, if there is one.
+    pub fn next_after(&self) -> Option<u64> {
+        let (_, last) = self.items.last()?;
+        self.more.then_some(last.created_seq)
+    }
+}
+
 /// What those who follow a group need of an update by operations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Demand {

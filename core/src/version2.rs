@@ -106,14 +106,14 @@ pub fn error_frame(subscription_id: Option<&str>, code: &str, message: &str) -> 
     out
 }
 
-/// The answer to a GET of a group or, with `item`, of one item. Where there is `more`, `after` tells where to go on.
+/// The answer to a GET of a group or, with `item`, of one item. `next_after` tells where to go on, if there is more.
 pub fn snapshot_json(
     group: GroupRef<'_>,
     item: Option<&str>,
     epoch: &str,
     seq: u64,
     items: &[(Arc<str>, Item)],
-    more: bool,
+    next_after: Option<u64>,
 ) -> String {
     let mut out = String::with_capacity(items_bytes(items));
     out.push_str(r#"{"streamName":"#);
@@ -127,13 +127,13 @@ pub fn snapshot_json(
     }
     push_position(&mut out, epoch, seq);
     push_items(&mut out, items);
-    match items.last() {
-        Some((_, last)) if more => {
+    match next_after {
+        Some(after) => {
             out.push_str(r#","more":true,"after":"#);
-            push_number(&mut out, last.created_seq);
+            push_number(&mut out, after);
             out.push('}');
         }
-        _ => out.push_str(r#","more":false}"#),
+        None => out.push_str(r#","more":false}"#),
     }
     out
 }
@@ -249,12 +249,12 @@ mod tests {
     #[test]
     fn a_snapshot_tells_where_to_go_on() {
         let head = r#"{"streamName":"chat","groupId":"r1","id":null,"epoch":"k3","seq":57,"items":[{"id":"m1","seq":52,"data":{}}]"#;
-        let snapshot = |more| snapshot_json(GROUP, None, "k3", 57, &items(), more);
+        let snapshot = |next_after| snapshot_json(GROUP, None, "k3", 57, &items(), next_after);
         assert_eq!(
-            snapshot(true),
+            snapshot(Some(50)),
             head.to_string() + r#","more":true,"after":50}"#
         );
-        assert_eq!(snapshot(false), head.to_string() + r#","more":false}"#);
+        assert_eq!(snapshot(None), head.to_string() + r#","more":false}"#);
     }
 
     #[test]

@@ -326,9 +326,11 @@ impl Config {
         let store = stream.store(&mut warnings)?;
         let host = stream.host.clone().unwrap_or_else(|| "0.0.0.0".to_owned());
         if stream.auth_function.is_none() && !is_loopback(&host) {
-            let what = match stream.default_grants {
-                None => "to read",
-                Some(_) => "for what `default_grants` allows",
+            let what = match &stream.default_grants {
+                Some(grants) if *grants != Grants::read_only() => {
+                    "for what `default_grants` allows"
+                }
+                _ => "to read",
             };
             warnings.push(format!(
                 "subscribers on {host} need no permission {what}: set `auth_function`, or `host: 127.0.0.1`"

@@ -570,10 +570,10 @@ mod tests {
             answer(|done| store.page(group, wish, 1_000, done))
         };
         let page = read(0);
-        assert_eq!((page.seq, page.items.len(), page.more), (1, 1, false));
+        assert_eq!((page.seq, page.items.len(), page.next_after), (1, 1, None));
         let after = page.items[0].1.created_seq;
         let page = read(after);
-        assert!(page.items.is_empty() && !page.more);
+        assert!(page.items.is_empty() && page.next_after.is_none());
     }
 
     fn counted(store: &MemoryStore, groups: &[&str]) -> Vec<usize> {

@@ -117,10 +117,10 @@ pub struct SnapshotPage {
     pub seq: u64,
     /// The timestamp of a `sync` that tells of it: as in [`Snapshot`].
     pub timestamp: u64,
-    /// The items with their ids, in order of creation. The next page comes after the last one's `created_seq`.
+    /// The items with their ids, in order of creation.
     pub items: Vec<(Arc<str>, Item)>,
-    /// Whether there are items after these.
-    pub more: bool,
+    /// After which item, by its `created_seq`, the next page begins, if there is one.
+    pub next_after: Option<u64>,
     /// What is known of the clients that were asked about, where these are the last items.
     pub mutations: Vec<Echo>,
 }
@@ -145,7 +145,7 @@ impl PageWish {
     /// Reads the page.
     fn read(&self, group: &mut Group, now_ms: u64) -> SnapshotPage {
         let timestamp = group.sync_timestamp(now_ms);
-        let Page { items, more } = match &self.item {
+        let page = match &self.item {
             Some(id) => Page {
                 items: group
                     .get(id)
@@ -157,7 +157,8 @@ impl PageWish {
             None => group.page(self.after, PAGE_ITEMS_MAX, PAGE_BYTES_MAX),
         };
         let seq = group.seq();
-        let mutations = if more {
+        let next_after = page.next_after();
+        let mutations = if next_after.is_some() {
             Vec::new()
         } else {
             let up_to = self.mutations_up_to.unwrap_or(seq);
@@ -167,8 +168,8 @@ impl PageWish {
             epoch: group.epoch().clone(),
             seq,
             timestamp,
-            items,
-            more,
+            items: page.items,
+            next_after,
             mutations,
         }
     }
@@ -210,14 +211,6 @@ impl ResumeWish {
             changes,
             mutations: mutations_up_to(group, &self.clients, seq),
         })
-    }
-}
-
-impl SnapshotPage {
-    /// After which item the next page begins, if there is one.
-    pub fn next_after(&self) -> Option<u64> {
-        let (_, last) = self.items.last()?;
-        self.more.then_some(last.created_seq)
     }
 }
 

@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use iii_stream_core::command::{Action, Get, List, Write};
+use iii_stream_core::fields::Fields;
 use iii_stream_core::{GroupRef, Item, Json};
 use serde_json::value::RawValue;
 
@@ -196,7 +197,9 @@ impl CustomStorage {
                         Snapshot {
                             items: values
                                 .into_iter()
-                                .map(|value| ("".into(), Item::unversioned(value)))
+                                .map(|value| {
+                                    (id_of(item.as_deref(), &value), Item::unversioned(value))
+                                })
                                 .collect(),
                             ..snapshot
                         }
@@ -219,6 +222,16 @@ impl CustomStorage {
 fn unsupported(reply: ReplyTo, function_id: &str, what: &str) {
     let message = format!("{what} need versions, which items kept by '{function_id}' do not have");
     reply.fail("unsupported_by_storage", message);
+}
+
+/// The id of an item. A listing function gives values only: then it is their member `id`, by which clients know items too.
+/// What has none has the empty id, which names nothing.
+fn id_of(asked: Option<&str>, value: &Json) -> Arc<str> {
+    let of_value = || Fields::read(value.as_str(), &["id"]).ok()?.string(0).ok();
+    match asked {
+        Some(item) => item.into(),
+        None => of_value().as_deref().unwrap_or_default().into(),
+    }
 }
 
 /// Reads what a listing or getting function returned, for a `sync`.

@@ -300,17 +300,26 @@ impl Subscriptions {
     fn insert(&mut self, join: Subscribing, since: Option<Position>, stage: Stage) -> Arc<str> {
         let id = join.subscription_id.clone();
         let beginning = Beginning {
-            join,
             wish: Wish {
-                since,
+                since: since.map(|since| self.place(&join.group, &since)),
                 ..Wish::default()
             },
+            join,
             stage,
             is_held: false,
             waiting: VecDeque::new(),
         };
         self.beginning.insert(id.clone(), beginning);
         id
+    }
+
+    /// Where a client left off, by the history's own name. Whoever could read something else then has been nowhere.
+    fn place(&self, group: &GroupKey, told: &Position) -> Position {
+        let view = self.admitted.grants.view(group.as_ref());
+        Position {
+            epoch: view.history(&told.epoch).unwrap_or_default().into(),
+            seq: told.seq,
+        }
     }
 
     /// Takes out a subscription that begins no longer. Many connections are quiet, so they keep no empty table.
@@ -360,7 +369,8 @@ impl Subscriptions {
     fn open(&mut self, join: Subscribing, wish: Wish) {
         let id = join.subscription_id.clone();
         let streams = self.subscribers.streams.clone();
-        let mut opening = Box::pin(opening::open(streams, join, self.dialect, wish));
+        let view = self.admitted.grants.view(join.group.as_ref());
+        let mut opening = Box::pin(opening::open(streams, join, self.dialect, wish, view));
         match (&mut opening).now_or_never() {
             Some(opened) => self.take_opened(&id, opened),
             None => self
@@ -502,12 +512,13 @@ impl Subscriptions {
 
     /// The connection's seat in a group, for one more subscription.
     fn sit(&mut self, group: &GroupKey) -> &Seat {
-        let part = self.groups.entry_ref(group).or_insert_with(|| Part {
-            seat: self
-                .subscribers
-                .hub
-                .enter(group, self.id, &self.outbox, self.dialect),
-            subscriptions: 0,
+        let part = self.groups.entry_ref(group).or_insert_with(|| {
+            let view = self.admitted.grants.view(group.as_ref());
+            let hub = &self.subscribers.hub;
+            Part {
+                seat: hub.enter(group, self.id, &self.outbox, self.dialect, &view),
+                subscriptions: 0,
+            }
         });
         part.subscriptions += 1;
         &part.seat

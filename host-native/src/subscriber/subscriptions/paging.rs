@@ -44,9 +44,10 @@ impl Subscriptions {
             // The page may know of mutations whose changes are held back: they are not in what the client has then.
             wish.mutations_up_to = Some(part.seat.position(subscription_id));
         }
+        let view = self.admitted.grants.view(join.group.as_ref());
         let streams = self.subscribers.streams.clone();
         let mut reading =
-            Box::pin(async move { opening::page(streams.store(), &join, wish).await });
+            Box::pin(async move { opening::page(streams.store(), &join, wish, &view).await });
         match (&mut reading).now_or_never() {
             Some(page) => self.take_page(subscription_id, after, page),
             None => {
@@ -90,11 +91,13 @@ impl Subscriptions {
             Framing::WebSocket => part.seat.position(subscription_id),
             Framing::EventStream => first_seq,
         };
-        let frame = opening::page_frame(join, self.dialect, &page, seq, false);
+        let view = self.admitted.grants.view(join.group.as_ref());
+        let epoch = view.epoch(&page.epoch);
+        let frame = opening::page_frame(join, self.dialect, &page, &epoch, seq, false);
         self.outbox.deliver_uncounted(&frame);
         part.seat.release();
         self.subscribers.metrics.snapshot_pages.inc();
-        match page.next_after() {
+        match page.next_after {
             Some(after) => {
                 *paging = Some(Paging {
                     after,

@@ -112,7 +112,7 @@ impl World {
             .page(key.as_ref(), PageWish::default(), now_ms, done);
         let of = key.clone();
         self.expect(key, receiver, move |world, version, got: SnapshotPage| {
-            assert!(!got.more, "all items fit a page here");
+            assert!(got.next_after.is_none(), "all items fit a page here");
             let checked = world.model.check_items(&of, version.as_ref(), &got.items);
             checked.unwrap_or_else(|wrong| panic!("{wrong}"));
             let shown = (&got.epoch, got.seq, got.timestamp);
