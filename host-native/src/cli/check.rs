@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use iii_stream_core::Grants;
+
 use super::Failure;
 use crate::config::{AdminConfig, Config, StoreConfig};
 
@@ -28,13 +30,14 @@ pub(super) fn run(path: Option<&Path>) -> Result<(), Failure> {
         // Somebody else on this machine may have the default port.
         config.admin.port.map_or(", if it is free", |_| "")
     );
+    let auth = &config.auth;
     println!(
         "auth         {}",
-        config
-            .auth
-            .function_id
-            .as_deref()
-            .unwrap_or("none: everybody may read")
+        match &auth.function_id {
+            Some(function_id) => function_id,
+            None if auth.default_grants == Grants::read_only() => "none: everybody may read",
+            None => "none: everybody may do what default_grants say",
+        }
     );
     match &config.store {
         StoreConfig::Memory => println!("store        memory only"),
