@@ -122,7 +122,7 @@ test('mutation: applied once; a repetition is answered as a duplicate', async ()
   await call('set', { ...at, item_id: 'other', data: 1 });
   await call('set', { ...at, item_id: 'other', data: 2 });
   assert.deepEqual((await update(2)).new_value, { n: 2 });
-  assert.deepEqual(await update(2), { duplicate: true, seq: 2 });
+  assert.deepEqual(await update(2), { duplicate: true, seq: 2, at: 4 });
   assert.equal((await update(1)).duplicate, true, 'long past');
   assert.deepEqual(await call('get', at), { n: 2 });
   for (const type of ['create', 'create', 'update', 'update']) assert.equal((await watcher.next()).event.type, type);
