@@ -441,11 +441,15 @@ mod tests {
 
     impl Fixture {
         fn new() -> Self {
+            Self::of(VERSION_2, View::All)
+        }
+
+        fn of(dialect: Dialect, view: View) -> Self {
             let outbox = Arc::new(Outbox::to_taker(QUEUE_BYTES_MAX));
             Self {
                 metrics: Metrics::default(),
                 tally: Tally::default(),
-                member: Member::new(1, outbox, VERSION_2, View::All),
+                member: Member::new(1, outbox, dialect, view),
             }
         }
 
@@ -519,10 +523,14 @@ mod tests {
     }
 
     fn change(seq: u64, value: Option<&str>) -> Arc<Change> {
+        change_of(Some("i"), seq, value)
+    }
+
+    fn change_of(item: Option<&str>, seq: u64, value: Option<&str>) -> Arc<Change> {
         Arc::new(Change {
             seq,
             timestamp: seq,
-            item: Some("i".into()),
+            item: item.map(Into::into),
             kind: Kind::Update,
             value: value.map(|text| Json::from_text(text).expect("JSON text")),
             ops: None,
@@ -599,5 +607,72 @@ mod tests {
         assert_eq!(fixture.read(), "<a:10> 11 ");
         fixture.take_changes(&[change(12, None)]);
         assert_eq!(behind(&fixture.member.take_lag()), [("a", 11)]);
+    }
+
+    fn some_items() -> View {
+        let grants = r#"[{"item":"i*","can":["read"]}]"#;
+        let grants = iii_stream_core::Grants::from_text(grants).expect("grants");
+        grants.view(GROUP)
+    }
+
+    #[test]
+    fn a_member_is_told_what_it_may_read_whether_held_back_or_not() {
+        let mut fixture = Fixture::of(VERSION_2, some_items());
+        fixture.begin("a", None, 10);
+        let of = |item, seq| change_of(item, seq, Some("1"));
+        let run = |first| {
+            [
+                of(Some("other"), first),
+                of(Some("i1"), first + 1),
+                of(None, first + 2),
+                of(Some("other"), first + 3),
+            ]
+        };
+        fixture.take_changes(&run(11));
+        assert_eq!(fixture.read(), "<a:10> 12  13 ");
+        assert_eq!(
+            fixture.member.position("a"),
+            14,
+            "it was shown all there is to see"
+        );
+        fixture.hold();
+        fixture.take_changes(&run(15));
+        fixture.begin("b", None, 16);
+        fixture.release();
+        assert_eq!(fixture.read(), " 16 <b:16> 17 ");
+        fixture.fill();
+        fixture.take_changes(&[of(Some("other"), 19)]);
+        assert!(fixture.member.take_lag().is_empty(), "nothing was missed");
+        fixture.take_changes(&run(20));
+        assert_eq!(behind(&fixture.member.take_lag()), [("a", 19), ("b", 19)]);
+    }
+
+    #[test]
+    fn a_change_without_a_value_is_no_reason_to_lag_where_it_may_not_be_read() {
+        let mut fixture = Fixture::of(VERSION_2, some_items());
+        fixture.begin("a", None, 10);
+        fixture.take_changes(&[change_of(Some("other"), 11, None), change(12, Some("1"))]);
+        assert_eq!(fixture.read(), "<a:10> 12 ");
+    }
+
+    #[test]
+    fn positions_of_an_event_stream_are_of_the_part_that_it_shows() {
+        let view = some_items();
+        let told = view.epoch("e").into_owned();
+        let dialect = Dialect {
+            framing: Framing::EventStream,
+            ..VERSION_2
+        };
+        let mut fixture = Fixture::of(dialect, view);
+        fixture.begin("a", None, 10);
+        fixture.read();
+        fixture.take_changes(&[change(11, Some("1"))]);
+        let cx = TaskContext::from_waker(Waker::noop());
+        let Poll::Ready(Some(bytes)) = fixture.member.outbox.poll_take(&cx) else {
+            panic!("an event is sent");
+        };
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        assert!(text.starts_with(&format!("id: {told}:11\n")), "{text}");
+        assert_ne!(told, "e");
     }
 }
