@@ -37,10 +37,8 @@ pub(super) struct ConfirmedItem {
 /// What is remembered while the pages of a snapshot come in between events.
 #[derive(Debug, Default)]
 pub(super) struct Between {
-    /// Items that were deleted, with the sequence of that.
-    gone: HashMap<Arc<str>, u64>,
-    /// Items that were created, with the sequence of that.
-    created: HashMap<Arc<str>, u64>,
+    /// Items that were created or deleted last at this change, and whether they are there.
+    changes: HashMap<Arc<str>, (u64, bool)>,
 }
 
 /// What became of a change that was told.
@@ -106,8 +104,8 @@ impl Confirmed {
     ) -> Outcome {
         let item = self.items.get_mut(id);
         let known = item.as_ref().and_then(|item| item.seq);
-        let gone = between.as_ref().and_then(|between| between.gone.get(id));
-        if seq.is_some() && seq <= known.max(gone.copied()) {
+        let gone = between.as_ref().and_then(|between| between.gone(id));
+        if seq.is_some() && seq <= known.max(gone) {
             return Outcome::Old;
         }
         let (value, is_create) = match change {
@@ -132,8 +130,7 @@ impl Confirmed {
             ItemChange::Delete => {
                 self.items.remove(id);
                 if let (Some(between), Some(seq)) = (between, seq) {
-                    between.created.remove(id);
-                    between.gone.insert(id.clone(), seq);
+                    between.changes.insert(id.clone(), (seq, false));
                 }
                 let action = expected.map(|expected| &expected.action);
                 let as_expected = matches!(action, Some(Action::Delete));
@@ -159,7 +156,7 @@ impl Confirmed {
                 if let (Some(between), Some(seq)) = (between, seq)
                     && is_create
                 {
-                    between.created.insert(id.clone(), seq);
+                    between.changes.insert(id.clone(), (seq, true));
                 }
                 as_expected
             }
@@ -171,8 +168,8 @@ impl Confirmed {
     pub(super) fn page_item(&mut self, item: &PageItem, between: &Between) -> bool {
         let PageItem { id, seq, value } = item;
         // A page may be of a moment before the item was deleted, and perhaps created anew.
-        let since = between.gone.get(id).max(between.created.get(id));
-        if since.is_some_and(|since| seq < since) {
+        let since = between.changes.get(id);
+        if since.is_some_and(|(since, _)| seq < since) {
             return false;
         }
         self.page_order += 1;
@@ -210,7 +207,8 @@ impl Confirmed {
 impl Between {
     /// The sequence of the deletion of an item that is not there.
     pub(super) fn gone(&self, id: &str) -> Option<u64> {
-        self.gone.get(id).copied()
+        let (seq, is_there) = self.changes.get(id)?;
+        (!is_there).then_some(*seq)
     }
 }
 

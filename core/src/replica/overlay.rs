@@ -162,12 +162,12 @@ impl Overlay {
 
     /// Takes away a mutation whose effect is in the base, and the client's earlier ones: whatever these did came before.
     pub(super) fn confirm(&mut self, tag: &str, seq: u64) {
-        self.retain(|queued| queued.pending.seq > seq || *queued.pending.tag != *tag);
+        self.retain(&mut |queued| queued.pending.seq > seq || *queued.pending.tag != *tag);
     }
 
     /// Takes away a mutation, whatever came of it.
     pub(super) fn withdraw(&mut self, tag: &str, seq: u64) {
-        self.retain(|queued| queued.pending.seq != seq || *queued.pending.tag != *tag);
+        self.retain(&mut |queued| queued.pending.seq != seq || *queued.pending.tag != *tag);
     }
 
     /// Notes that a mutation was taken, of the client with this tag. Whether it is there.
@@ -182,7 +182,7 @@ impl Overlay {
 
     /// Takes away acknowledged mutations that are in the base.
     pub(super) fn settle(&mut self, mut is_in_base: impl FnMut(Acknowledged) -> bool) {
-        self.retain(|queued| !queued.acknowledged.is_some_and(&mut is_in_base));
+        self.retain(&mut |queued| !queued.acknowledged.is_some_and(&mut is_in_base));
     }
 
     /// Makes the next `sync` bring whatever was acknowledged.
@@ -200,7 +200,7 @@ impl Overlay {
         acknowledged.map(|acknowledged| acknowledged.change_seq)
     }
 
-    fn retain(&mut self, mut keeps: impl FnMut(&Queued) -> bool) {
+    fn retain(&mut self, keeps: &mut dyn FnMut(&Queued) -> bool) {
         let is_stale = &mut self.is_stale;
         self.queue.retain(|queued| {
             let is_kept = keeps(queued);

@@ -1,6 +1,6 @@
 //! The mutations that the server has not dealt with, by client. Knows no items and no subscriptions.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -11,6 +11,7 @@ use crate::mutation::client_tag;
 use crate::name::{GroupKey, GroupRef};
 use crate::replica::ReplicaError;
 use crate::replica::overlay::Pending;
+use crate::replica::view::in_order;
 
 /// Clients without pending mutations that are remembered; beyond it all of these are forgotten.
 const IDLE_CLIENTS_MAX: usize = 64;
@@ -30,8 +31,8 @@ struct Client {
     group: GroupKey,
     name: Arc<str>,
     tag: Arc<str>,
-    /// By their sequence.
-    pendings: BTreeMap<u64, Arc<Pending>>,
+    /// In the order of their sequence.
+    pendings: VecDeque<Arc<Pending>>,
 }
 
 /// Who makes a mutation, and the how-manieth it is of theirs and of all.
@@ -40,6 +41,19 @@ pub(super) struct Maker {
     pub(super) tag: Arc<str>,
     pub(super) seq: u64,
     pub(super) number: u64,
+}
+
+impl Client {
+    /// Where a mutation is, or where it would be.
+    fn place(&self, seq: u64) -> Result<usize, usize> {
+        self.pendings
+            .binary_search_by_key(&seq, |pending| pending.seq)
+    }
+
+    fn take(&mut self, seq: u64) -> Option<Arc<Pending>> {
+        let place = self.place(seq).ok()?;
+        self.pendings.remove(place)
+    }
 }
 
 impl PendingMutations {
@@ -69,7 +83,7 @@ impl PendingMutations {
         if known.group.as_ref() != group {
             return Err(ReplicaError::ClientElsewhere);
         }
-        if known.pendings.contains_key(&seq) {
+        if known.place(seq).is_ok() {
             return Err(ReplicaError::MutationExists { seq });
         }
         let (client, tag) = (known.name.clone(), known.tag.clone());
@@ -93,13 +107,15 @@ impl PendingMutations {
             group: group.to_key(),
             tag: client_tag(&name),
             name,
-            pendings: BTreeMap::new(),
+            pendings: VecDeque::new(),
         })
     }
 
     pub(super) fn insert(&mut self, pending: Arc<Pending>) {
-        if let Some(client) = self.clients.get_mut(&pending.client) {
-            client.pendings.insert(pending.seq, pending);
+        if let Some(client) = self.clients.get_mut(&pending.client)
+            && let Err(place) = client.place(pending.seq)
+        {
+            client.pendings.insert(place, pending);
             self.len += 1;
         }
     }
@@ -107,7 +123,7 @@ impl PendingMutations {
     /// Takes a mutation out, with the group that it is for.
     pub(super) fn take(&mut self, client: &str, seq: u64) -> Option<(GroupKey, Arc<Pending>)> {
         let client = self.clients.get_mut(client)?;
-        let pending = client.pendings.remove(&seq)?;
+        let pending = client.take(seq)?;
         self.len -= 1;
         Some((client.group.clone(), pending))
     }
@@ -119,7 +135,7 @@ impl PendingMutations {
         tag: &str,
         seq: u64,
     ) -> Option<Arc<Pending>> {
-        let pending = self.client_of(group, tag)?.pendings.remove(&seq)?;
+        let pending = self.client_of(group, tag)?.take(seq)?;
         self.len -= 1;
         Some(pending)
     }
@@ -133,11 +149,10 @@ impl PendingMutations {
     ) -> Vec<Arc<Pending>> {
         let mut taken = Vec::new();
         if let Some(client) = self.client_of(group, tag) {
-            while let Some(entry) = client.pendings.first_entry()
-                && *entry.key() <= seq
-            {
-                taken.push(entry.remove());
-            }
+            let place = client
+                .pendings
+                .partition_point(|pending| pending.seq <= seq);
+            taken = client.pendings.drain(..place).collect();
         }
         self.len -= taken.len();
         taken
@@ -152,21 +167,22 @@ impl PendingMutations {
     pub(super) fn of_group(&self, group: GroupRef<'_>) -> Vec<Arc<Pending>> {
         let clients = self.clients.values();
         let clients = clients.filter(|client| client.group.as_ref() == group);
-        let mut pendings: Vec<_> = clients
-            .flat_map(|client| client.pendings.values().cloned())
-            .collect();
-        pendings.sort_unstable_by_key(|pending| pending.number);
-        pendings
+        let pendings = clients.flat_map(|client| client.pendings.iter().cloned());
+        let pendings: Vec<_> = pendings.collect();
+        let numbers = pendings.iter().map(|pending| pending.number).collect();
+        in_order(numbers)
+            .map(|place| pendings[place].clone())
+            .collect()
     }
 
     /// The clients with pending mutations in a group, those that made one first before the others.
     pub(super) fn clients_of_group(&self, group: GroupRef<'_>) -> Vec<&Arc<str>> {
         let clients = self.clients.values();
-        let mut clients: Vec<_> = clients
+        let clients: Vec<_> = clients
             .filter(|client| client.group.as_ref() == group)
-            .filter_map(|client| Some((client.pendings.values().next()?.number, &client.name)))
+            .filter_map(|client| Some((client.pendings.front()?.number, &client.name)))
             .collect();
-        clients.sort_unstable();
-        clients.into_iter().map(|(_, name)| name).collect()
+        let numbers = clients.iter().map(|(number, _)| *number).collect();
+        in_order(numbers).map(|place| clients[place].1).collect()
     }
 }

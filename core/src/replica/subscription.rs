@@ -1,6 +1,6 @@
 //! One subscription of a replica: takes in what it is told, and what is pending on its items. Knows no other subscription.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -36,8 +36,8 @@ pub(super) struct Subscription {
     is_version1: bool,
     /// What is pending, by item.
     overlays: HashMap<Arc<str>, Overlay>,
-    /// Items with acknowledged mutations, by the change that these are waiting for.
-    awaited: BTreeMap<u64, Vec<Arc<str>>>,
+    /// Changes that acknowledged mutations are waiting for, in order, with their items.
+    awaited: VecDeque<(u64, Arc<str>)>,
     promise: Option<Promise>,
     changed: Changed,
 }
@@ -84,7 +84,7 @@ impl Subscription {
             position: None,
             is_version1: false,
             overlays: HashMap::new(),
-            awaited: BTreeMap::new(),
+            awaited: VecDeque::new(),
             promise: None,
             changed: Changed::new(),
         }
@@ -419,15 +419,11 @@ impl Subscription {
         };
         position.seq = position.seq.max(seq);
         let reached = position.seq;
-        while let Some(entry) = self.awaited.first_entry()
-            && *entry.key() <= reached
-        {
-            for id in entry.remove() {
-                if let Some(overlay) = self.overlays.get_mut(&id) {
-                    overlay.settle(|acknowledged| acknowledged.change_seq <= reached);
-                    self.changed.note(&id);
-                    self.drop_empty(&id);
-                }
+        while let Some((_, id)) = self.awaited.pop_front_if(|(seq, _)| *seq <= reached) {
+            if let Some(overlay) = self.overlays.get_mut(&id) {
+                overlay.settle(|acknowledged| acknowledged.change_seq <= reached);
+                self.changed.note(&id);
+                self.drop_empty(&id);
             }
         }
     }
@@ -439,7 +435,7 @@ impl Subscription {
             overlay.invalidate();
             overlay.settle(|acknowledged| is_in_base(&self.confirmed, id, acknowledged));
             for seq in overlay.awaited() {
-                self.awaited.entry(seq).or_default().push(id.clone());
+                await_change(&mut self.awaited, seq, id);
             }
             self.changed.note(id);
         }
@@ -482,7 +478,7 @@ impl Subscription {
         if let Some(overlay) = self.overlays.get_mut(id)
             && overlay.acknowledge(&pending.tag, pending.seq, soon(change_seq))
         {
-            self.awaited.entry(change_seq).or_default().push(id.clone());
+            await_change(&mut self.awaited, change_seq, id);
         }
     }
 
@@ -552,8 +548,7 @@ impl Subscription {
                 None => removed.push(id),
             }
         }
-        removed.sort_unstable();
-        changes_json(is_reset, is_synced, items, &removed)
+        changes_json(is_reset, is_synced, &items, &removed)
     }
 
     fn shown(&mut self, id: &Arc<str>) -> Option<ShownItem> {
@@ -586,6 +581,12 @@ impl Subscription {
             is_pending: overlay.is_effective(),
         })
     }
+}
+
+/// Acknowledgements mostly come in order.
+fn await_change(awaited: &mut VecDeque<(u64, Arc<str>)>, seq: u64, id: &Arc<str>) {
+    let place = awaited.partition_point(|(other, _)| *other <= seq);
+    awaited.insert(place, (seq, id.clone()));
 }
 
 fn soon(change_seq: u64) -> Acknowledged {

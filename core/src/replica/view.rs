@@ -64,14 +64,20 @@ impl Changed {
     }
 }
 
+/// The places of keys in ascending order. Not generic, so that there is one sort.
+pub(super) fn in_order(keys: Vec<u64>) -> impl Iterator<Item = usize> {
+    let mut places: Vec<_> = keys.into_iter().zip(0_usize..).collect();
+    places.sort_unstable();
+    places.into_iter().map(|(_, place)| place)
+}
+
 /// Shape: `{"reset","synced","items":[{"id","value","seq","order","pending"}],"removed":["id"]}`, items in order.
 pub(super) fn changes_json(
     is_reset: bool,
     is_synced: bool,
-    mut items: Vec<ShownItem>,
+    items: &[ShownItem],
     removed: &[Arc<str>],
 ) -> String {
-    items.sort_unstable_by_key(|item| item.order);
     let bytes = items.iter().map(|item| {
         let around = r#",{"id":"","value":,"seq":,"order":,"pending":false}"#.len() + 32;
         around + item.id.len() + item.value.as_str().len()
@@ -83,7 +89,9 @@ pub(super) fn changes_json(
     out.push_str(r#","synced":"#);
     out.push_str(flag(is_synced));
     out.push_str(r#","items":["#);
-    for (index, item) in items.iter().enumerate() {
+    let orders = items.iter().map(|item| item.order).collect();
+    for (index, place) in in_order(orders).enumerate() {
+        let item = &items[place];
         out.push_str(if 0 < index { r#",{"id":"# } else { r#"{"id":"# });
         push_string(&mut out, &item.id);
         out.push_str(r#","value":"#);
