@@ -30,8 +30,8 @@ export class PendingMutation implements Mutation {
   isShown = false;
   /** Whether it may be sent as far as the storage is concerned. */
   isSaved = false;
-  /** Whether the storage holds it. */
-  isStored = false;
+  /** The client under which the storage holds it, if it does. */
+  storedAs: string | undefined;
   /** Whether an answer is waited for. */
   isInFlight = false;
   /** Whether it was sent and the outcome is not known. */

@@ -1,89 +1,129 @@
-// Keeps the mutations of one queue in the storage, one transaction after the other.
+// Keeps the mutations of one group's queue in the storage, one transaction after the other.
 
 import type { PendingMutation } from "./pending_mutation.js";
 import type { StoredMutation, StoredQueue } from "./pending_store.js";
 import type { StoreGuard } from "./store_guard.js";
+
+/** Who hears what became of mutations in the storage. */
+export interface QueueStorageUser {
+  /** Some may be sent now. */
+  saved(): void;
+  /** Another tab has taken over their client, so these were not added. */
+  notAdded(mutations: readonly PendingMutation[]): void;
+  /** Another tab has taken these over, and sends them as they were before they got a new identity. */
+  notReplaced(mutations: readonly PendingMutation[]): void;
+}
 
 export class QueueStorage {
   readonly #store: StoreGuard | undefined;
   readonly #owner: string;
   readonly #stream: string;
   readonly #group: string;
+  readonly #user: QueueStorageUser;
   #last: Promise<unknown> = Promise.resolve();
   #unsaved: PendingMutation[] = [];
-  #removed = new Map<string, number[]>();
+  #settled: PendingMutation[] = [];
 
-  constructor(store: StoreGuard | undefined, owner: string, stream: string, group: string) {
+  constructor(store: StoreGuard | undefined, owner: string, stream: string, group: string, user: QueueStorageUser) {
     this.#store = store;
     this.#owner = owner;
     this.#stream = stream;
     this.#group = group;
+    this.#user = user;
   }
 
-  /** Saves soon what is added, together with what else is added until then. `taken` hears of those whose queue belongs to another tab. */
-  add(mutation: PendingMutation, saved: () => void, taken: (mutations: readonly PendingMutation[]) => void): void {
+  /** Saves it soon, together with what else is added until then. */
+  add(mutation: PendingMutation): void {
     const store = this.#store;
-    if (store === undefined || store.isBroken) {
-      mutation.isSaved = true;
-      return;
-    }
+    mutation.isSaved = store === undefined || store.isBroken;
+    if (store === undefined || mutation.isSaved) return;
     this.#unsaved.push(mutation);
     if (this.#unsaved.length > 1) return;
     void this.#serial(async () => {
-      const batch = this.#unsaved;
+      const batch = this.#unsaved.filter(isPending);
       this.#unsaved = [];
-      for (const [client, mutations] of byClient(batch.filter(({ state }) => state === "pending"))) {
+      // Identities as they are now: one may have changed since it was added.
+      for (const [client, mutations] of groupBy(batch, (one) => one.client)) {
         const isOurs = await store.run((to) => to.add(this.#queue(client), mutations.map(stored)), true);
         for (const one of mutations) {
-          one.isSaved = isOurs;
-          one.isStored = isOurs && !store.isBroken;
+          // One whose identity has changed meanwhile is put in its place next.
+          one.isSaved = isOurs && (one.client === client || store.isBroken);
+          if (isOurs && !store.isBroken) one.storedAs = client;
+          if (one.state !== "pending") this.remove(one);
         }
-        if (!isOurs) taken(mutations);
+        if (!isOurs) this.#user.notAdded(mutations);
       }
-      saved();
+      this.#user.saved();
     });
   }
 
   /** Marks as sent, and gives those that may be sent; the others are with another tab, or done by it. */
-  markSent(client: string, mutations: readonly PendingMutation[]): Promise<readonly PendingMutation[]> {
+  markSent(mutations: readonly PendingMutation[]): Promise<readonly PendingMutation[]> {
     const store = this.#store;
     if (store === undefined || store.isBroken) return Promise.resolve(mutations);
-    const inStore = mutations.filter(({ isStored }) => isStored).map(({ seq }) => seq);
     return this.#serial(async () => {
-      const ours = new Set(await store.run((to) => to.markSent(client, this.#owner, inStore), inStore));
-      return mutations.filter(({ isStored, seq }) => !isStored || ours.has(seq));
+      const gone = new Set<PendingMutation>();
+      for (const [client, ours] of groupBy(mutations.filter(isPending), (one) => one.storedAs)) {
+        if (client === undefined) continue;
+        const seqs = ours.map(({ seq }) => seq);
+        const left = new Set(await store.run((to) => to.markSent(client, this.#owner, seqs), seqs));
+        for (const one of ours) {
+          if (!left.has(one.seq)) gone.add(one);
+        }
+      }
+      return mutations.filter((one) => !gone.has(one));
     });
   }
 
-  /** Forgets a settled mutation. */
-  remove({ client, seq, isStored }: PendingMutation): void {
+  /** Forgets a settled mutation soon, together with others. */
+  remove(mutation: PendingMutation): void {
     const store = this.#store;
-    if (store === undefined || !isStored) return;
-    const seqs = this.#removed.get(client);
-    if (seqs !== undefined) {
-      seqs.push(seq);
-      return;
-    }
-    this.#removed.set(client, [seq]);
+    if (store === undefined || mutation.storedAs === undefined) return;
+    this.#settled.push(mutation);
+    if (this.#settled.length > 1) return;
     void this.#serial(async () => {
-      const batch = this.#removed.get(client) ?? [];
-      this.#removed.delete(client);
-      await store.runAnyway((from) => from.remove(client, batch), undefined);
+      const batch = this.#settled;
+      this.#settled = [];
+      for (const [client, mutations] of groupBy(batch, (one) => one.storedAs)) {
+        if (client === undefined) continue;
+        await store.runAnyway((from) => from.remove(client, mutations.map(({ seq }) => seq)), undefined);
+      }
     });
   }
 
-  /** Puts mutations, which have a new identity now, in the place of what is stored of the `former` one. `false`: another tab has that. */
-  async replace(former: string, mutations: readonly PendingMutation[]): Promise<boolean> {
+  /**
+   * Puts mutations, which have a new identity now, in the place of what is stored of the `former` one. `notReplaced`
+   * hears of them where another tab has that.
+   */
+  replace(former: string, mutations: readonly PendingMutation[]): void {
     const store = this.#store;
-    const client = mutations[0]?.client;
-    if (store === undefined || store.isBroken || client === undefined) return true;
-    return this.#serial(() => store.run((to) => to.replace(former, this.#queue(client), mutations.map(stored)), true));
+    if (store === undefined || store.isBroken) return;
+    for (const one of mutations) one.isSaved = false;
+    void this.#serial(async () => {
+      const moving = mutations.filter((one) => isPending(one) && one.storedAs === former);
+      const fresh = mutations.filter((one) => isPending(one) && one.storedAs === undefined);
+      const all = [...moving, ...fresh];
+      const client = all[0]?.client;
+      if (client !== undefined) {
+        const [queue, rows] = [this.#queue(client), all.map(stored)];
+        const isOurs = await store.run((to) => (moving.length > 0 ? to.replace(former, queue, rows) : to.add(queue, rows)), true);
+        for (const one of all) {
+          one.isSaved = isOurs && one.client === client;
+          if (!store.isBroken) one.storedAs = isOurs ? client : undefined;
+          if (one.state !== "pending") this.remove(one);
+        }
+        if (!isOurs) this.#user.notReplaced(all);
+      }
+      // Of a broken storage nothing is waited for.
+      if (store.isBroken) for (const one of mutations) one.isSaved = true;
+      this.#user.saved();
+    });
   }
 
-  /** The numbers that are still stored of a client. */
-  async seqsOf(client: string): Promise<ReadonlySet<number>> {
-    const mutations = await this.#store?.run((from) => from.mutations(client), []);
-    return new Set(mutations?.map(({ seq }) => seq));
+  /** The numbers that are still stored of a client; `undefined` where that cannot be known. */
+  async seqsOf(client: string): Promise<ReadonlySet<number> | undefined> {
+    const mutations = await this.#store?.run((from) => from.mutations(client), undefined);
+    return mutations && new Set(mutations.map(({ seq }) => seq));
   }
 
   /** Resolves when everything so far is in the storage. */
@@ -102,14 +142,17 @@ export class QueueStorage {
   }
 }
 
+const isPending = ({ state }: PendingMutation): boolean => state === "pending";
+
 const stored = ({ client, seq, functionId, data, mayHaveArrived }: PendingMutation): StoredMutation => (
   { client, seq, functionId, data, wasSent: mayHaveArrived });
 
-function byClient(mutations: readonly PendingMutation[]): Map<string, PendingMutation[]> {
-  const groups = new Map<string, PendingMutation[]>();
+function groupBy<Key>(mutations: readonly PendingMutation[], keyOf: (mutation: PendingMutation) => Key): Map<Key, PendingMutation[]> {
+  const groups = new Map<Key, PendingMutation[]>();
   for (const mutation of mutations) {
-    const group = groups.get(mutation.client);
-    if (group === undefined) groups.set(mutation.client, [mutation]);
+    const key = keyOf(mutation);
+    const group = groups.get(key);
+    if (group === undefined) groups.set(key, [mutation]);
     else group.push(mutation);
   }
   return groups;
