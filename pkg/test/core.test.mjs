@@ -13,7 +13,7 @@ function inFreshProcess(script) {
 }
 
 const INCREMENT = '[{"type":"increment","path":"n","by":1}]';
-const MODULE_BYTES = 'readFileSync("node_modules/iii-stream/wasm/iii_stream_wasm_bg.wasm")';
+const MODULE_BYTES = 'readFileSync("node_modules/iii-stream/dist/core.wasm")';
 
 let core;
 before(async () => {

@@ -18,7 +18,8 @@ const npm = (args, cwd) =>
 export const folder = mkdtempSync(join(tmpdir(), "iii-stream-pkg-"));
 process.on("exit", () => rmSync(folder, { recursive: true, force: true }));
 
-npm(["pack", "--pack-destination", folder], packageFolder);
+// What `make pkg` has built, as it is.
+npm(["pack", "--ignore-scripts", "--pack-destination", folder], packageFolder);
 const tarball = readdirSync(folder).find((name) => name.endsWith(".tgz"));
 writeFileSync(join(folder, "package.json"), '{"private":true,"type":"module"}');
 npm(["install", "--offline", join(folder, tarball)], folder);

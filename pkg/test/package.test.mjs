@@ -2,13 +2,15 @@
 
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { readFileSync, writeFileSync } from "node:fs";
+import { readFileSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
+import { gzipSync } from "node:zlib";
 
 import { files, folder } from "./installed.mjs";
 
+const MODULE_GZIPPED_BYTES_MAX = 150 * 1024;
 const tsc = fileURLToPath(new URL("../node_modules/.bin/tsc", import.meta.url));
 
 /** What the compiler says about a program that uses the installed package. */
@@ -23,29 +25,47 @@ function typecheck(program) {
   }
 }
 
+const manifest = JSON.parse(readFileSync(join(folder, "node_modules/iii-stream/package.json"), "utf8"));
+
 test("the tarball holds what is listed and nothing else", () => {
-  assert.deepEqual(files, [
-    "LICENSE",
-    "README.md",
-    "core.d.ts",
-    "core.js",
-    "index.d.ts",
-    "index.js",
-    "package.json",
-    "wasm/iii_stream_wasm.js",
-    "wasm/iii_stream_wasm_bg.wasm",
-  ]);
+  const sources = readdirSync(new URL("../src", import.meta.url), { recursive: true })
+    .map((path) => path.replaceAll("\\", "/"))
+    .filter((path) => /\.tsx?$/.test(path) && !/\.d\.ts$|\.workerd\.ts$/.test(path))
+    .map((path) => path.replace(/\.tsx?$/, ""));
+  const generated = ["wasm/glue.js", "wasm/inlined.js"];
+  const compiled = [...sources.flatMap((path) => [`${path}.d.ts`, `${path}.js`]), ...generated];
+  const entries = Object.values(manifest.exports).flatMap((conditions) => conditions.workerd?.default.slice(2) ?? []);
+  const isShared = (path) => /^dist\/workerd\/shared-[A-Z0-9]{8}\.js$/.test(path);
+  assert.ok(files.some(isShared));
+  assert.deepEqual(
+    files.filter((path) => !isShared(path)),
+    [
+      "LICENSE",
+      "README.md",
+      "dist/core.wasm",
+      "dist/guest.wasm",
+      ...["esm", "cjs"].flatMap((form) => compiled.map((path) => `dist/${form}/${path}`)),
+      "dist/cjs/package.json",
+      ...entries,
+      "package.json",
+    ].sort(),
+  );
 });
 
-test("the module stays small", () => {
-  const { length } = readFileSync(join(folder, "node_modules/iii-stream/wasm/iii_stream_wasm_bg.wasm"));
-  assert.ok(length < 300_000, `the wasm module has ${length} bytes`);
+test("the module stays small", (t) => {
+  const file = (path) => readFileSync(join(folder, "node_modules/iii-stream/dist", path));
+  const module = gzipSync(file("core.wasm"), { level: 9 }).length;
+  const inlined = gzipSync(file("esm/wasm/inlined.js"), { level: 9 }).length;
+  t.diagnostic(`core.wasm: ${file("core.wasm").length} bytes, ${module} gzipped; as text in the package ${inlined} gzipped`);
+  t.diagnostic(`guest.wasm: ${file("guest.wasm").length} bytes, ${gzipSync(file("guest.wasm"), { level: 9 }).length} gzipped`);
+  assert.ok(module <= MODULE_GZIPPED_BYTES_MAX, `gzipped, the wasm module has ${module} bytes`);
 });
 
-test("types come first in every export", () => {
-  const { exports } = JSON.parse(readFileSync(join(folder, "node_modules/iii-stream/package.json"), "utf8"));
-  for (const [entry, conditions] of Object.entries(exports)) {
-    if (typeof conditions === "object") assert.equal(Object.keys(conditions)[0], "types", entry);
+test("types come first under every condition of every export", () => {
+  for (const [entry, conditions] of Object.entries(manifest.exports)) {
+    if (typeof conditions === "string") continue;
+    assert.deepEqual(Object.keys(conditions), ["workerd", "import", "require"], entry);
+    for (const targets of Object.values(conditions)) assert.deepEqual(Object.keys(targets), ["types", "default"], entry);
   }
 });
 

@@ -1,3 +1,3 @@
 // The whole package by its bare name.
 
-export * from "./core.js";
+export * from "./core/index.js";
