@@ -9,7 +9,7 @@ use std::time::Duration;
 use file::{JoinGuard, Placed};
 pub use file::{PortEntry, StreamEntry};
 
-use iii_stream_core::GroupLimits;
+use iii_stream_core::{Grants, GroupLimits};
 
 use crate::socket::Limits;
 use crate::store::{Durability, FileOptions};
@@ -107,6 +107,8 @@ pub struct AuthConfig {
     pub require_context: bool,
     /// Origins that pages may have; empty allows any.
     pub allowed_origins: Vec<String>,
+    /// What clients may do where there is no function.
+    pub default_grants: Grants,
 }
 
 /// How `stream:join` triggers decide.
@@ -295,6 +297,11 @@ impl Config {
                 stream.messages_per_second_max.as_ref(),
                 10_000,
             )?,
+            calls_in_flight_max: count(
+                "calls_in_flight_max",
+                stream.calls_in_flight_max.as_ref(),
+                1_024,
+            )?,
             subscriptions_max: count(
                 "subscriptions_max",
                 stream.subscriptions_max.as_ref(),
@@ -319,9 +326,21 @@ impl Config {
         let store = stream.store(&mut warnings)?;
         let host = stream.host.clone().unwrap_or_else(|| "0.0.0.0".to_owned());
         if stream.auth_function.is_none() && !is_loopback(&host) {
+            let what = match &stream.default_grants {
+                Some(grants) if *grants != Grants::read_only() => {
+                    "for what `default_grants` allows"
+                }
+                _ => "to read",
+            };
             warnings.push(format!(
-                "subscribers on {host} need no permission to read: set `auth_function`, or `host: 127.0.0.1`"
+                "subscribers on {host} need no permission {what}: set `auth_function`, or `host: 127.0.0.1`"
             ));
+        }
+        if stream.auth_function.is_some() && stream.default_grants.is_some() {
+            warnings.push(
+                "`default_grants` has no meaning beside `auth_function`, whose result grants, and is ignored"
+                    .to_owned(),
+            );
         }
         let admin = AdminConfig {
             host: stream
@@ -355,6 +374,10 @@ impl Config {
                 time_max: time("auth_timeout_ms", stream.auth_timeout_ms.as_ref(), 5_000)?,
                 require_context: stream.require_context.unwrap_or(false),
                 allowed_origins: stream.allowed_origins.clone().unwrap_or_default(),
+                default_grants: stream
+                    .default_grants
+                    .clone()
+                    .unwrap_or_else(Grants::read_only),
             },
             join_guards: JoinGuardConfig {
                 time_max: time(

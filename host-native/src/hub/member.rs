@@ -9,18 +9,21 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 use iii_stream_core::event::wants;
-use iii_stream_core::{Change, GroupRef, Kind};
+use iii_stream_core::{Change, GroupRef, Kind, View};
 
 use super::batch::Batch;
-use super::dialect::Dialect;
+use super::dialect::{Dialect, Framing};
 use crate::metrics::{Metrics, SlowConsumerEnd};
 use crate::socket::{CloseCode, Frame, Outbox};
+use crate::store::Clients;
 
 /// See the module.
 pub(super) struct Member {
     pub(super) connection: super::ConnectionId,
     pub(super) outbox: Arc<Outbox>,
     dialect: Dialect,
+    /// What of the group the client may read.
+    view: View,
     subscriptions: Vec<Subscription>,
     hold: Option<Box<Hold>>,
     /// The last change that was handed to the outbox or skipped. A subscription that began later has seen more.
@@ -64,6 +67,8 @@ pub struct Subscribing {
     pub group: iii_stream_core::GroupKey,
     /// The item; `None`: the whole group.
     pub item: Option<Arc<str>>,
+    /// Mutation clients that it asks about.
+    pub clients: Clients,
 }
 
 /// A subscription that changes have passed by, with the last one that it has seen.
@@ -109,11 +114,13 @@ impl Member {
         connection: super::ConnectionId,
         outbox: Arc<Outbox>,
         dialect: Dialect,
+        view: View,
     ) -> Self {
         Self {
             connection,
             outbox,
             dialect,
+            view,
             subscriptions: Vec::with_capacity(1),
             hold: None,
             seen: 0,
@@ -257,11 +264,26 @@ impl Member {
     }
 
     fn send_batch(&mut self, batch: &Batch<'_>, context: Context<'_>) {
+        if self.view == View::All || self.dialect.framing == Framing::WebSocket {
+            return self.send_readable(batch, context);
+        }
+        // The ids of its events tell of a part of the group.
+        let epoch = self.view.epoch(context.epoch).into_owned();
+        let own = Batch::new(context.group, &epoch, batch.changes);
+        self.send_readable(&own, context);
+    }
+
+    fn send_readable(&mut self, batch: &Batch<'_>, context: Context<'_>) {
         let (Some(first), Some(last)) = (batch.changes.first(), batch.changes.last()) else {
             return;
         };
         let wants_all = match self.subscriptions.as_slice() {
-            [one] => one.item.is_none() && one.synced < first.seq && !self.is_mute(one),
+            [one] => {
+                one.item.is_none()
+                    && one.synced < first.seq
+                    && self.view == View::All
+                    && !self.is_mute(one)
+            }
             _ => false,
         };
         let (run, count) = if wants_all {
@@ -338,11 +360,12 @@ impl Member {
 
     /// Whether one of the subscriptions gets to see a change that its `sync` did not tell of.
     fn wants(&self, change: &Change) -> bool {
-        self.subscriptions.iter().any(|subscription| {
+        let is_wanted = self.subscriptions.iter().any(|subscription| {
             subscription.synced < change.seq
                 && wants(subscription.item.as_deref(), change)
                 && !self.is_mute(subscription)
-        })
+        });
+        is_wanted && self.view.shows(change.item.as_deref())
     }
 
     /// Whether a subscription is told nothing until it begins anew. Version 1 has no positions that could be wrong: its next
@@ -422,7 +445,7 @@ mod tests {
             Self {
                 metrics: Metrics::default(),
                 tally: Tally::default(),
-                member: Member::new(1, outbox, VERSION_2),
+                member: Member::new(1, outbox, VERSION_2, View::All),
             }
         }
 
@@ -446,6 +469,7 @@ mod tests {
                     group: "g".into(),
                 },
                 item: item.map(Into::into),
+                clients: None,
             };
             let frame = Frame::encoded(format!("<{id}:{seq}>").into());
             let joined = self.with(|member, context| member.begin(&join, seq, &[frame], context));
