@@ -14,6 +14,6 @@ export type { Replica } from "./replica.js";
 export { type Rejection, StreamClient } from "./stream_client.js";
 export type { SendFunction } from "./transports.js";
 export type {
-  Condition, ConnectionStatus, EditOptions, FunctionId, GroupSnapshot, ItemSnapshot, Mutation, OpError, OutgoingMutation, Prediction,
+  Condition, ConnectionStatus, EditOptions, FunctionId, GroupSnapshot, ItemSnapshot, Mutation, OutgoingMutation, Prediction,
   SetOptions, Settled, StreamEvent, StreamItem, UpdateOptions, ViewStatus,
 } from "./values.js";

@@ -15,10 +15,10 @@ function done<T>(request: IDBRequest<T>): Promise<T> {
 }
 
 class IndexedDbStore implements PendingStore {
-  readonly #factory: IDBFactory | undefined;
+  readonly #factory: IDBFactory | null;
   #opening: Promise<IDBDatabase> | undefined;
 
-  constructor(readonly name: string, factory: IDBFactory | undefined) {
+  constructor(readonly name: string, factory: IDBFactory | null) {
     this.#factory = factory;
   }
 
@@ -129,7 +129,7 @@ class IndexedDbStore implements PendingStore {
 
   #open(): Promise<IDBDatabase> {
     this.#opening ??= new Promise<IDBDatabase>((resolve, reject) => {
-      if (this.#factory === undefined) throw new Error("there is no IndexedDB here");
+      if (this.#factory === null) throw new Error("there is no IndexedDB here");
       const request = this.#factory.open(this.name, VERSION);
       request.onupgradeneeded = () => {
         request.result.createObjectStore(QUEUES, { keyPath: "client" });
@@ -161,6 +161,6 @@ const ofClient = (client: string): IDBKeyRange => IDBKeyRange.bound([client, 0],
  *
  * `name` is the name of the database. Use one per server and user (`"app-" + userId`): whoever opens a database sends what is in it.
  */
-export function indexedDbStore(name = "iii-stream", factory: IDBFactory | undefined = globalThis.indexedDB): PendingStore {
+export function indexedDbStore(name = "iii-stream", factory: IDBFactory | null = globalThis.indexedDB ?? null): PendingStore {
   return new IndexedDbStore(name, factory);
 }

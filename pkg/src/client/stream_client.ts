@@ -254,7 +254,7 @@ export class StreamClient {
     }
     const load = async (): Promise<void> => {
       try {
-        const replica = await (this.#options.loadReplica ?? loadReplica)();
+        const replica = await Promise.resolve().then(this.#options.loadReplica ?? loadReplica);
         if (this.#isClosed) {
           replica.free();
           return;

@@ -1,7 +1,7 @@
 // The shapes that an application sees: items, snapshots of views, edits and what becomes of them.
 
 import type { StreamError } from "./errors.js";
-import type { JsonValue, UpdateOp } from "./json.js";
+import type { JsonValue, OpError, UpdateOp } from "../core/types.js";
 
 /** An item as it is shown: what the server has confirmed, with this client's pending mutations on top. */
 export interface StreamItem<Value> {
@@ -50,14 +50,6 @@ export interface StreamEvent {
   readonly seq: number | null;
   readonly type: string;
   readonly data: unknown;
-}
-
-/** One operation of an update that could not be applied; the others were. */
-export interface OpError {
-  /** Which one, from 0. */
-  readonly opIndex: number;
-  readonly code: string;
-  readonly message: string;
 }
 
 /** A condition on the item: exactly one of these. */
@@ -140,4 +132,4 @@ export interface ConnectionStatus {
   readonly nextAttemptAt: number | null;
 }
 
-export type { JsonValue, UpdateOp };
+export type { JsonValue, OpError, UpdateOp };

@@ -23,6 +23,7 @@ export interface Standing {
 export const IDLE: Standing = { status: "idle", error: null };
 
 export abstract class View {
+  /** @internal */
   protected readonly user: ViewUser;
   readonly #listeners = new Set<(nothing: undefined) => void>();
   readonly #eventListeners = new Set<(event: StreamEvent) => void>();

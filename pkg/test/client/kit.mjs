@@ -1,7 +1,7 @@
 // Clients for tests: quick to come back, with every error kept, closed at the end of the test.
 
 import { WebSocket } from 'ws';
-import { StreamClient } from '../../dist/client/index.js';
+import { StreamClient } from 'iii-stream';
 import { FakeReplica } from './fake_replica.mjs';
 
 /** A client of `url` around a fake replica. `client.errors` and `client.rejections` hold what it told. */
