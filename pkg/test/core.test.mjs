@@ -62,14 +62,14 @@ test("before init every function says what to do", () => {
     const codeOf = (run) => { try { run(); return "none"; } catch (error) { return error.code; } };
     console.log(JSON.stringify([
       codeOf(() => core.applyOps({}, [])), codeOf(() => core.applyOpsJson("{}", "[]")),
-      codeOf(() => core.limits()), codeOf(() => core.errorCodes()),
+      codeOf(() => core.limits()), codeOf(() => core.errorCodes()), codeOf(() => new core.Replica()),
     ]));`);
-  assert.deepEqual(seen, Array(4).fill("not_initialized"));
+  assert.deepEqual(seen, Array(5).fill("not_initialized"));
 });
 
 test("the bare name gives the same functions", async () => {
   const index = await installed("iii-stream");
-  assert.deepEqual(Object.keys(index).sort(), ["applyOps", "applyOpsJson", "errorCodes", "init", "limits"]);
+  assert.deepEqual(Object.keys(index).sort(), ["Replica", "applyOps", "applyOpsJson", "errorCodes", "init", "limits"]);
   assert.equal(index.applyOps, core.applyOps);
 });
 

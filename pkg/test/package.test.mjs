@@ -1,30 +1,18 @@
-// What is in the tarball, and what its types promise.
+// What is in the tarball, and that it may be published.
 
 import assert from "node:assert/strict";
-import { execFileSync } from "node:child_process";
-import { readFileSync, readdirSync, writeFileSync } from "node:fs";
+import { spawnSync } from "node:child_process";
+import { readFileSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { gzipSync } from "node:zlib";
 
-import { files, folder } from "./installed.mjs";
+import { files, folder, tarball } from "./installed.mjs";
 
 const MODULE_GZIPPED_BYTES_MAX = 150 * 1024;
-const tsc = fileURLToPath(new URL("../node_modules/.bin/tsc", import.meta.url));
-
-/** What the compiler says about a program that uses the installed package. */
-function typecheck(program) {
-  const file = join(folder, "program.ts");
-  writeFileSync(file, program);
-  const flags = ["--noEmit", "--strict", "--target", "es2022", "--module", "nodenext", "--lib", "es2022,dom", "--types", ""];
-  try {
-    return execFileSync(tsc, [...flags, file], { cwd: folder, encoding: "utf8" });
-  } catch (error) {
-    return error.stdout;
-  }
-}
-
+const packageFolder = fileURLToPath(new URL("..", import.meta.url));
+const publint = join(packageFolder, "node_modules/publint/src/cli.js");
 const manifest = JSON.parse(readFileSync(join(folder, "node_modules/iii-stream/package.json"), "utf8"));
 
 test("the tarball holds what is listed and nothing else", () => {
@@ -69,40 +57,18 @@ test("types come first under every condition of every export", () => {
   }
 });
 
-test("the README's example compiles", () => {
-  const readme = readFileSync(new URL("../README.md", import.meta.url), "utf8");
-  const [, example] = /```js\n([\s\S]*?)```/.exec(readme);
-  assert.equal(typecheck(example), "");
+test("publint finds nothing", () => {
+  const { status, stdout } = spawnSync(process.execPath, [publint, "run", tarball, "--strict"], { encoding: "utf8" });
+  assert.match(stdout, /All good!/);
+  assert.equal(status, 0, stdout);
 });
 
-test("the types accept what the core accepts", () => {
-  const program = `
-    import { init, applyOps, applyOpsJson, limits, errorCodes, type Applied, type CoreError } from "iii-stream/core";
-    import { applyOps as again } from "iii-stream";
-    await init();
-    await init(new Uint8Array());
-    await init(new URL("https://example.org/core.wasm"));
-    const counted: Applied<{ n: number }> = applyOps<{ n: number }>(undefined, [
-      { type: "increment", path: "n", by: 1 },
-      { type: "merge", path: ["a", "b"], value: { c: [null] } },
-      { type: "remove" },
-      { type: "set", path: null },
-    ]);
-    const text: string = applyOpsJson(undefined, "[]").value;
-    const depth: number = limits().valueDepthMax;
-    const codes: string[] = errorCodes();
-    try { again(null, []); } catch (error) { const code: string = (error as CoreError).code; }`;
-  assert.equal(typecheck(program), "");
-});
-
-test("the types refuse what the core refuses", () => {
-  for (const [op, fault] of [
-    ['{ type: "set", path: ["a"], value: 1 }', "TS2322"],
-    ['{ type: "merge", path: "a", value: 1 }', "TS2322"],
-    ['{ type: "merge", path: "a" }', "TS2322"],
-    ['{ type: "increment", path: "a" }', "TS2322"],
-    ['{ type: "replace", path: "a" }', "TS2322"],
-  ]) {
-    assert.match(typecheck(`import { applyOps } from "iii-stream";\napplyOps({}, [${op}]);`), new RegExp(fault), op);
-  }
+test("npm would publish it without a warning", () => {
+  const args = ["publish", "--dry-run", "--ignore-scripts"];
+  const { status, stderr } = spawnSync("npm", args, { cwd: packageFolder, encoding: "utf8", shell: process.platform === "win32" });
+  assert.equal(status, 0, stderr);
+  // What npm has to say of this machine is not about the package.
+  const aboutHere = /requires you to be logged in|Unknown \w+ config|npm notice/;
+  const said = stderr.split("\n").filter((line) => line !== "" && !aboutHere.test(line));
+  assert.deepEqual(said, []);
 });

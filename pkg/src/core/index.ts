@@ -2,4 +2,5 @@
 
 export { applyOps, applyOpsJson, errorCodes, limits } from "./apply.js";
 export { init } from "./module.js";
+export { Replica } from "./replica.js";
 export type { Applied, CoreError, JsonValue, Limits, ModuleSource, OpError, UpdateOp } from "./types.js";
