@@ -6,6 +6,7 @@ use alloc::sync::Arc;
 
 use crate::event::{envelope, push_position, push_subscription};
 use crate::group::Item;
+use crate::mutation::Echo;
 use crate::name::GroupRef;
 use crate::text::{push_number, push_string};
 
@@ -27,6 +28,9 @@ pub struct Sync<'a> {
     pub seq: u64,
     /// Unix milliseconds.
     pub timestamp: u64,
+    /// The last mutations that were taken from the clients that the subscription asks about; `None` where it asks about none,
+    /// or is not told its position yet.
+    pub mutations: Option<&'a [Echo]>,
 }
 
 impl Sync<'_> {
@@ -34,8 +38,27 @@ impl Sync<'_> {
         let mut out = envelope(self.timestamp, self.group, self.item, value_bytes);
         push_subscription(&mut out, self.subscription_id);
         push_position(&mut out, self.epoch, self.seq);
+        if let Some(mutations) = self.mutations {
+            push_mutations(&mut out, mutations);
+        }
         out
     }
+}
+
+fn push_mutations(out: &mut String, mutations: &[Echo]) {
+    out.push_str(r#","mutations":["#);
+    for (index, Echo { tag, seq }) in mutations.iter().enumerate() {
+        out.push_str(if 0 < index {
+            r#",{"tag":"#
+        } else {
+            r#"{"tag":"#
+        });
+        push_string(out, tag);
+        out.push_str(r#","seq":"#);
+        push_number(out, *seq);
+        out.push('}');
+    }
+    out.push(']');
 }
 
 /// One page of a snapshot. `more` says that others follow, `reset` that the subscription wanted to come back to a place
@@ -157,6 +180,7 @@ mod tests {
         epoch: "k3",
         seq: 57,
         timestamp: 1_760_000_000_000,
+        mutations: None,
     };
 
     fn json(text: &str) -> Json {
@@ -192,6 +216,25 @@ mod tests {
         assert_eq!(
             resume_sync_frame(&SYNC, 41),
             frame(r#"{"type":"sync","mode":"resume","from":41}}"#)
+        );
+        let echo = Echo {
+            tag: "ab".into(),
+            seq: 112,
+        };
+        let asking = Sync {
+            mutations: Some(&[echo.clone(), echo]),
+            ..SYNC
+        };
+        assert!(resume_sync_frame(&asking, 41).contains(
+            r#""seq":57,"mutations":[{"tag":"ab","seq":112},{"tag":"ab","seq":112}],"event":{"#
+        ));
+        let asking = Sync {
+            mutations: Some(&[]),
+            ..SYNC
+        };
+        assert!(
+            page_sync_frame(&asking, &[], false, false)
+                .contains(r#""seq":57,"mutations":[],"event":{"#)
         );
         assert_eq!(
             error_frame(Some("s1"), "subscription.version_mismatch", "…"),

@@ -47,6 +47,7 @@ pub struct StreamEntry {
     pub(super) connections_per_address_max: Option<Placed>,
     pub(super) messages_per_second_max: Option<Placed>,
     pub(super) subscriptions_max: Option<Placed>,
+    pub(super) calls_in_flight_max: Option<Placed>,
     pub(super) join_held_max: Option<Placed>,
     pub(super) feed_pending_max: Option<Placed>,
     pub(super) trigger_open_max: Option<Placed>,

@@ -15,6 +15,7 @@ use super::batch::Batch;
 use super::dialect::{Dialect, Framing};
 use crate::metrics::{Metrics, SlowConsumerEnd};
 use crate::socket::{CloseCode, Frame, Outbox};
+use crate::store::Clients;
 
 /// See the module.
 pub(super) struct Member {
@@ -66,6 +67,8 @@ pub struct Subscribing {
     pub group: iii_stream_core::GroupKey,
     /// The item; `None`: the whole group.
     pub item: Option<Arc<str>>,
+    /// Mutation clients that it asks about.
+    pub clients: Clients,
 }
 
 /// A subscription that changes have passed by, with the last one that it has seen.
@@ -476,6 +479,7 @@ mod tests {
                     group: "g".into(),
                 },
                 item: item.map(Into::into),
+                clients: None,
             };
             let frame = Frame::encoded(format!("<{id}:{seq}>").into());
             let joined = self.with(|member, context| member.begin(&join, seq, &[frame], context));

@@ -145,9 +145,17 @@ impl CustomStorage {
         );
     }
 
-    /// Reads the names of groups or streams: what the function returns is passed on as it is.
-    pub(super) fn pass_on(&self, function_id: &str, input: &str, reply: ReplyTo) {
-        self.call(function_id, input, move |result| reply.send(result));
+    /// Reads the names of groups or streams: what the function returns is passed on as far as it is to be `told`.
+    pub(super) fn pass_on(
+        &self,
+        function_id: &str,
+        input: &str,
+        reply: ReplyTo,
+        told: impl FnOnce(Output) -> CallResult + Send + 'static,
+    ) {
+        self.call(function_id, input, move |result| {
+            reply.send(result.and_then(told));
+        });
     }
 
     /// Reads a group or an item for a new subscriber. Its sequence and timestamp are those from before the function is

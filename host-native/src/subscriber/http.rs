@@ -20,6 +20,7 @@ use super::session::of_path;
 use super::subscribers::{Admission, Subscribers};
 use crate::hub::Subscribing;
 use crate::socket::Refused;
+use crate::store::PageWish;
 
 /// What an answer carries.
 pub type ResponseBody = UnsyncBoxBody<Bytes, Infallible>;
@@ -106,10 +107,12 @@ async fn read(
         return Err(OpenError::Unsupported);
     }
     let (group, item) = (join.group.as_ref(), join.item.as_deref());
-    let page = match item {
-        Some(item) => opening::item_page(streams.store(), join, item).await?,
-        None => opening::next_page(streams.store(), join, after, view).await?,
+    let wish = PageWish {
+        item: join.item.clone(),
+        after,
+        ..PageWish::default()
     };
+    let page = opening::page(streams.store(), join, wish, view).await?;
     // An item's own sequence, so that changes of others leave its tag alone.
     let version = match item {
         Some(_) => page.items.first().map_or(0, |(_, item)| item.seq),

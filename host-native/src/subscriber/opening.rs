@@ -5,13 +5,15 @@ use std::sync::Arc;
 
 use iii_stream_core::event::{delta_frame, event_frame, group_sync_frame, item_sync_frame};
 use iii_stream_core::version2::{Sync, page_sync_frame, resume_sync_frame};
-use iii_stream_core::{Item, Position, View};
+use iii_stream_core::{Echo, Item, Position, View};
 use tokio::sync::oneshot;
 
 use crate::clock;
 use crate::hub::{Dialect, Framing, Subscribing};
 use crate::socket::Frame;
-use crate::store::{Done, Resumed, Snapshot, SnapshotPage, Store, StoreError};
+use crate::store::{
+    Done, PageWish, ResumeWish, Resumed, Snapshot, SnapshotPage, Store, StoreError,
+};
 use crate::stream::CustomStorage;
 
 /// See the module.
@@ -82,11 +84,13 @@ pub(super) async fn open(
     }
     let store = streams.store();
     if let Some(since) = &wish.since {
-        let needs_values = !dialect.deltas;
-        let resumed = ask(|done| {
-            store.resume(group, item, since, needs_values, clock::unix_ms(), done);
-        })
-        .await?;
+        let wish = ResumeWish {
+            item: join.item.clone(),
+            since: since.clone(),
+            needs_values: !dialect.deltas,
+            clients: join.clients.clone(),
+        };
+        let resumed = ask(|done| store.resume(group, wish, clock::unix_ms(), done)).await?;
         if let Some(mut resumed) = resumed {
             let from = since.seq;
             if view != View::All {
@@ -100,10 +104,12 @@ pub(super) async fn open(
             });
         }
     }
-    let page = match item {
-        Some(item) => item_page(store, &join, item).await?,
-        None => next_page(store, &join, 0, &view).await?,
+    let first = PageWish {
+        item: join.item.clone(),
+        clients: join.clients.clone(),
+        ..PageWish::default()
     };
+    let page = page(store, &join, first, &view).await?;
     Ok(Opening {
         content: Content::Page(page),
         is_reset: wish.is_reset || wish.since.is_some(),
@@ -111,20 +117,20 @@ pub(super) async fn open(
     })
 }
 
-/// Reads the page of a group that follows the item created at `after`. Where it shows nothing, others are read in its place:
-/// what it stands for has nothing to show at the moment of those either, because new items come last.
+/// Reads a page of a group. Where it shows nothing, the next ones are read in its place: what it stands for has nothing to
+/// show at the moment of those either, because new items come last.
 ///
 /// Errors: [`OpenError::Store`].
-pub(super) async fn next_page(
+pub(super) async fn page(
     store: &Arc<dyn Store>,
     join: &Subscribing,
-    mut after: u64,
+    mut wish: PageWish,
     view: &View,
 ) -> Result<SnapshotPage, OpenError> {
     let mut unshown_pages = 0;
     loop {
-        let group = join.group.as_ref();
-        let mut page = ask(|done| store.page(group, after, clock::unix_ms(), done)).await?;
+        let (group, asked) = (join.group.as_ref(), wish.clone());
+        let mut page = ask(|done| store.page(group, asked, clock::unix_ms(), done)).await?;
         leave_out(&mut page.items, view);
         let Some(next_after) = page.next_after.filter(|_| page.items.is_empty()) else {
             return Ok(page);
@@ -133,7 +139,7 @@ pub(super) async fn next_page(
         if unshown_pages == UNSHOWN_PAGES_MAX {
             return Ok(page);
         }
-        after = next_after;
+        wish.after = next_after;
         // There may be many, and others want their turn.
         tokio::task::yield_now().await;
     }
@@ -144,31 +150,6 @@ fn leave_out(items: &mut Vec<(Arc<str>, Item)>, view: &View) {
     if *view != View::All {
         items.retain(|(id, _)| view.shows(Some(id)));
     }
-}
-
-/// Reads one item as a page of its own.
-///
-/// Errors: [`OpenError::Store`].
-pub(super) async fn item_page(
-    store: &Arc<dyn Store>,
-    join: &Subscribing,
-    item: &str,
-) -> Result<SnapshotPage, OpenError> {
-    let group = join.group.as_ref();
-    let snapshot = ask(|done| store.snapshot(group, Some(item), clock::unix_ms(), done)).await?;
-    let Snapshot {
-        epoch,
-        seq,
-        timestamp,
-        items,
-    } = snapshot;
-    Ok(SnapshotPage {
-        epoch,
-        seq,
-        timestamp,
-        items,
-        next_after: None,
-    })
 }
 
 async fn ask<T: Send + 'static>(request: impl FnOnce(Done<T>)) -> Result<T, OpenError> {
@@ -258,7 +239,13 @@ impl Opening {
     }
 }
 
-fn sync<'a>(join: &'a Subscribing, epoch: &'a str, seq: u64, timestamp: u64) -> Sync<'a> {
+fn sync<'a>(
+    join: &'a Subscribing,
+    epoch: &'a str,
+    seq: u64,
+    timestamp: u64,
+    mutations: &'a [Echo],
+) -> Sync<'a> {
     Sync {
         group: join.group.as_ref(),
         item: join.item.as_deref(),
@@ -266,6 +253,7 @@ fn sync<'a>(join: &'a Subscribing, epoch: &'a str, seq: u64, timestamp: u64) -> 
         epoch,
         seq,
         timestamp,
+        mutations: join.clients.is_some().then_some(mutations),
     }
 }
 
@@ -278,8 +266,11 @@ pub(super) fn page_frame(
     seq: u64,
     is_reset: bool,
 ) -> Frame {
-    let sync = sync(join, epoch, seq, page.timestamp);
+    let mut sync = sync(join, epoch, seq, page.timestamp, &page.mutations);
     let has_more = page.next_after.is_some();
+    if has_more {
+        sync.mutations = None;
+    }
     let text = page_sync_frame(&sync, &page.items, has_more, is_reset);
     // Whoever comes back in the middle of a snapshot has to begin again.
     let at = (!has_more).then_some((epoch, seq));
@@ -298,10 +289,11 @@ fn resumed_frame(
         seq,
         timestamp,
         changes,
+        mutations,
         ..
     } = resumed;
     let subscription_id = &join.subscription_id;
-    let sync = resume_sync_frame(&sync(join, epoch, *seq, *timestamp), from);
+    let sync = resume_sync_frame(&sync(join, epoch, *seq, *timestamp, mutations), from);
     let mut out = Vec::new();
     // The changes that follow carry the positions; with none, this one does.
     let at = match dialect.framing {

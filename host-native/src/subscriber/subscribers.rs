@@ -14,7 +14,7 @@ use crate::engine::{JoinTriggers, LeaveTriggers};
 use crate::hub::{ConnectionId, Hub};
 use crate::metrics::Metrics;
 use crate::socket::{CloseCode, Limits, Outbox};
-use crate::stream::CustomStorage;
+use crate::stream::{CustomStorage, StreamFunctions};
 
 /// The bounds of the subscriber port.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +29,8 @@ pub struct SubscriberLimits {
     pub connections_per_address_max: usize,
     /// Messages of one connection in one second; more closes it with 4029.
     pub messages_per_second_max: usize,
+    /// Calls of one connection that are not answered yet; one more is answered `too_many_calls`.
+    pub calls_in_flight_max: usize,
     /// Subscriptions of one connection; a join beyond it is answered `unauthorized`.
     pub subscriptions_max: usize,
 }
@@ -52,6 +54,7 @@ pub struct Admission {
 pub struct Subscribers {
     pub(super) hub: Arc<Hub>,
     pub(super) streams: Arc<CustomStorage>,
+    pub(super) functions: Arc<StreamFunctions>,
     pub(super) joins: Arc<JoinTriggers>,
     pub(super) leaves: Arc<LeaveTriggers>,
     pub(super) metrics: Arc<Metrics>,
@@ -66,6 +69,7 @@ impl Subscribers {
     pub fn new(
         hub: Arc<Hub>,
         streams: Arc<CustomStorage>,
+        functions: Arc<StreamFunctions>,
         joins: Arc<JoinTriggers>,
         leaves: Arc<LeaveTriggers>,
         metrics: Arc<Metrics>,
@@ -75,6 +79,7 @@ impl Subscribers {
         Self {
             hub,
             streams,
+            functions,
             joins,
             leaves,
             metrics,

@@ -592,6 +592,7 @@ impl Subscriptions {
             subscription_id,
             group,
             item,
+            ..
         } = join;
         session_input(
             subscription_id,
