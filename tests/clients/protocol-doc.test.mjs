@@ -148,9 +148,9 @@ class Conversation {
       // Answers of calls come when they are ready, and so do calls of a worker's own functions.
       const wanted = JSON.parse(text);
       const id = wanted.type === 'invocationresult' ? this.#names.get(String(wanted.invocation_id).slice(1)) : undefined;
-      const isFree = ({ type }) => ['invokefunction', 'invocationresult'].includes(type);
+      const isFree = ({ type }) => ['invokefunction', 'invocationresult', 'result'].includes(type);
       const isWanted = (frame) => (isFree(wanted)
-        ? frame.type === wanted.type && (id === undefined || frame.invocation_id === id)
+        ? frame.type === wanted.type && frame.id === wanted.id && (id === undefined || frame.invocation_id === id)
         : !isFree(frame));
       const frame = await peer.take(isWanted, `${name} to hear ${text}`);
       assert.equal(frame.binary, false);
