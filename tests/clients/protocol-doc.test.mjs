@@ -299,8 +299,9 @@ class Conversation {
     const peers = [...this.#peers];
     const settle = () => Promise.all(peers.map(([name, peer]) => (name.startsWith('worker') ? peer.settled() : peer.ping())));
     await settle();
-    // Where an auth function decides there is nobody to answer for one more client.
-    if (!this.config.stream.auth_function) for (const group of this.#groups) await this.#fence(group);
+    // Where an auth function decides there is nobody to answer for one more client, and not everybody may read everything.
+    const { auth_function, default_grants } = this.config.stream;
+    if (!auth_function && !default_grants) for (const group of this.#groups) await this.#fence(group);
     await settle();
     for (const [name, stream] of this.#streams) assert.deepEqual(await stream.left(), [], `${name} heard nothing else`);
     for (const [name, peer] of peers) {

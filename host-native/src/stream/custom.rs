@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use iii_stream_core::command::{Action, Get, List, Write};
+use iii_stream_core::fields::Fields;
 use iii_stream_core::{GroupRef, Item, Json};
 use serde_json::value::RawValue;
 
@@ -144,9 +145,17 @@ impl CustomStorage {
         );
     }
 
-    /// Reads the names of groups or streams: what the function returns is passed on as it is.
-    pub(super) fn pass_on(&self, function_id: &str, input: &str, reply: ReplyTo) {
-        self.call(function_id, input, move |result| reply.send(result));
+    /// Reads the names of groups or streams: what the function returns is passed on as far as it is to be `told`.
+    pub(super) fn pass_on(
+        &self,
+        function_id: &str,
+        input: &str,
+        reply: ReplyTo,
+        told: impl FnOnce(Output) -> CallResult + Send + 'static,
+    ) {
+        self.call(function_id, input, move |result| {
+            reply.send(result.and_then(told));
+        });
     }
 
     /// Reads a group or an item for a new subscriber. Its sequence and timestamp are those from before the function is
@@ -188,7 +197,9 @@ impl CustomStorage {
                         Snapshot {
                             items: values
                                 .into_iter()
-                                .map(|value| ("".into(), Item::unversioned(value)))
+                                .map(|value| {
+                                    (id_of(item.as_deref(), &value), Item::unversioned(value))
+                                })
                                 .collect(),
                             ..snapshot
                         }
@@ -211,6 +222,16 @@ impl CustomStorage {
 fn unsupported(reply: ReplyTo, function_id: &str, what: &str) {
     let message = format!("{what} need versions, which items kept by '{function_id}' do not have");
     reply.fail("unsupported_by_storage", message);
+}
+
+/// The id of an item. A listing function gives values only: then it is their member `id`, by which clients know items too.
+/// What has none has the empty id, which names nothing.
+fn id_of(asked: Option<&str>, value: &Json) -> Arc<str> {
+    let of_value = || Fields::read(value.as_str(), &["id"]).ok()?.string(0).ok();
+    match asked {
+        Some(item) => item.into(),
+        None => of_value().as_deref().unwrap_or_default().into(),
+    }
 }
 
 /// Reads what a listing or getting function returned, for a `sync`.
