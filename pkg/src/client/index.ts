@@ -10,7 +10,6 @@ export { memoryStore } from "./memory_store.js";
 export type { Schedule } from "./notifier.js";
 export type { StreamClientOptions } from "./options.js";
 export type { PendingStore, StoredMutation, StoredQueue } from "./pending_store.js";
-export type { Replica } from "./replica.js";
 export { type Rejection, StreamClient } from "./stream_client.js";
 export type { SendFunction } from "./transports.js";
 export type {

@@ -92,7 +92,8 @@ class IndexedDbStore implements PendingStore {
   async close(): Promise<void> {
     const opening = this.#opening;
     this.#opening = undefined;
-    (await opening?.catch(() => undefined))?.close();
+    // One that is still being opened may never be.
+    void opening?.then((database) => database.close(), () => undefined);
   }
 
   #read<T>(work: (queues: IDBObjectStore, stored: IDBObjectStore) => Promise<T>): Promise<T> {

@@ -231,6 +231,8 @@ export class MutationQueue {
       return true;
     } catch (error) {
       const code = codeOf(error);
+      // As many are shown as can be. One that is kept is sent all the same; only a new one can still be refused.
+      if (code === "too_many_pending" && mutation.storedAs !== undefined) return true;
       const message = error instanceof Error ? error.message : String(error);
       this.refuse(mutation, code === undefined ? asStreamError(error, "core_unavailable") : new StreamError(code, message, {}, error));
       return false;

@@ -1,21 +1,10 @@
 // What the client needs of the core's replica: the confirmed state of what is followed, and the pending mutations on top of it.
 
+import type { Replica as CoreReplica } from "../core/replica.js";
 import type { OpError } from "./values.js";
 
-/** The wasm class of `iii-stream/core`, as the client uses it. Texts are JSON. */
-export interface Replica {
-  open(subscription: string, stream: string, group: string, item?: string): void;
-  close(subscription: string): void;
-  join(subscription: string): string;
-  disconnect(): void;
-  receive(text: string): string | undefined;
-  mutate(client: string, seq: number, functionId: string, data: string): string;
-  acknowledge(client: string, seq: number, changeSeq?: number): void;
-  withdraw(client: string, seq: number): void;
-  dirty(): string[];
-  changes(subscription: string): string;
-  free(): void;
-}
+/** The replica of `iii-stream/core`, or what stands in for it. */
+export type Replica = Pick<CoreReplica, keyof CoreReplica>;
 
 /** What {@link Replica.receive} gives where more than items changed. */
 export interface Received {

@@ -240,7 +240,6 @@ export class StreamClient {
     this.#connection.close(null);
     this.#adoption?.close();
     await this.#options.storage?.close().catch(() => {});
-    await this.#loading;
     this.#replica?.free();
     this.#replica = undefined;
   }

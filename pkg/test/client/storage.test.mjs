@@ -2,7 +2,7 @@
 import 'fake-indexeddb/auto';
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { indexedDbStore, memoryStore } from 'iii-stream';
+import { indexedDbStore, memoryStore } from './package.mjs';
 import { FakeServer, snapshot } from './fake_server.mjs';
 import { newClient } from './kit.mjs';
 import { rejection, until, within } from './waiting.mjs';
