@@ -41,7 +41,7 @@ e2e: setup ## Run the published clients against the server
 wasm: ## Build the import-free guest and the npm package's wasm
 	@scripts/wasm.sh
 
-pkg: wasm ## Make the npm package's tarball, pkg/iii-stream-VERSION.tgz
+pkg: setup wasm ## Build the npm package (pkg/dist) and its tarball, pkg/iii-stream-VERSION.tgz
 	cd pkg && npm pack --silent
 
 doc: ## Build the API documentation; warnings are errors

@@ -56,7 +56,7 @@ if [ ${#packages[@]} -gt 0 ]; then
 fi
 
 # --- npm: exactly what the lock files say -----------------------------------------------------------------------------
-for folder in pkg tests/clients examples/chat examples/presence; do
+for folder in pkg pkg/test tests/clients examples/chat examples/presence; do
   [ -f "$folder/package-lock.json" ] || continue
   # The copy says which lock file the folder was filled from.
   cmp -s "$folder/package-lock.json" "$folder/node_modules/.filled-from.json" && continue

@@ -82,9 +82,8 @@ wants() {
   return 1
 }
 
-build_wasm() {
-  scripts/wasm.sh >"$logs/guest-path" && III_STREAM_GUEST_WASM=$(cat "$logs/guest-path") && export III_STREAM_GUEST_WASM
-}
+# What is in the package is what the Rust suites run.
+export III_STREAM_GUEST_WASM=$PWD/pkg/src/wasm/guest.wasm
 
 find_program() {
   local name
@@ -94,7 +93,8 @@ find_program() {
 chromium=$(find_program chromium chromium-browser google-chrome)
 chromedriver=$(find_program chromedriver)
 
-if wants vectors parity pkg; then prepare "build wasm" build_wasm; fi
+if wants vectors parity pkg; then prepare "build wasm" scripts/wasm.sh; fi
+if wants pkg; then prepare "build package" npm --prefix pkg run build; fi
 if wants clients rust-sdk; then prepare "build server" cargo build --locked -p iii-stream -p iii-stream-bench; fi
 if wants wasm-node wasm-chromium; then prepare "build wasm tool" cargo build --locked -p iii-stream-wasm-tool; fi
 

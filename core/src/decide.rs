@@ -418,7 +418,8 @@ fn take(mutation: Mutation, state: ClientState<'_>) -> Result<Taken, Untaken> {
     ))
 }
 
-fn check(condition: Condition, seq: Option<u64>) -> Result<(), Refusal> {
+/// Whether a condition holds for an item whose last change has this sequence; `None` is no item.
+pub(crate) fn check(condition: Condition, seq: Option<u64>) -> Result<(), Refusal> {
     let holds = match condition {
         Condition::Seq(expected) => seq == Some(expected),
         Condition::Absent => seq.is_none(),

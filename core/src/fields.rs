@@ -57,50 +57,15 @@ impl<'a, const N: usize> Fields<'a, N> {
     ///
     /// Errors: [`FieldError::Syntax`], [`FieldError::NotAnObject`].
     pub fn read(text: &'a str, names: &'static [&'static str; N]) -> Result<Self, FieldError> {
-        let mut reader = Reader::new(text, 0);
-        if let Some(fields) = Self::next(&mut reader, names)
-            && reader.is_at_end()
-        {
-            return Ok(fields);
-        }
-        let got = kind_of(text);
-        if got != "object" {
-            // Text that merely looks like a number or a word may be no JSON at all.
-            return Err(match serde_json::from_str::<IgnoredAny>(text) {
-                Ok(_) => FieldError::NotAnObject { got },
-                Err(error) => FieldError::Syntax {
-                    reason: format!("{error}"),
-                },
-            });
-        }
-        let mut reader = serde_json::Deserializer::from_str(text);
-        let values = reader
-            .deserialize_map(FieldsVisitor { names })
-            .and_then(|values| reader.end().map(|()| values))
-            .map_err(|error| FieldError::Syntax {
-                reason: format!("{error}"),
-            })?;
+        let mut values = [None; N];
+        read_into(text, names, &mut values)?;
         Ok(Self { names, values })
     }
 
     /// Reads the object that comes next; `None` for anything that [`Reader`] does not take.
     pub(crate) fn next(reader: &mut Reader<'a>, names: &'static [&'static str; N]) -> Option<Self> {
         let mut values = [None; N];
-        if !reader.token(b'{') {
-            return None;
-        }
-        let mut has_more = !reader.token(b'}');
-        while has_more {
-            let key = reader.key()?;
-            let value = reader.value()?;
-            if let Some(index) = names.iter().position(|name| *name == key) {
-                values[index] = Some(value);
-            }
-            has_more = reader.token(b',');
-            if !has_more && !reader.token(b'}') {
-                return None;
-            }
-        }
+        next_into(reader, names, &mut values)?;
         Some(Self { names, values })
     }
 
@@ -179,6 +144,59 @@ impl<'a, const N: usize> Fields<'a, N> {
     }
 }
 
+/// Reads the values of the named fields. Not generic, so that there is one of it however many fields are read.
+fn read_into<'a>(
+    text: &'a str,
+    names: &[&str],
+    values: &mut [Option<Raw<'a>>],
+) -> Result<(), FieldError> {
+    let mut reader = Reader::new(text, 0);
+    if next_into(&mut reader, names, values).is_some() && reader.is_at_end() {
+        return Ok(());
+    }
+    values.fill(None);
+    let got = kind_of(text);
+    if got != "object" {
+        // Text that merely looks like a number or a word may be no JSON at all.
+        return Err(match serde_json::from_str::<IgnoredAny>(text) {
+            Ok(_) => FieldError::NotAnObject { got },
+            Err(error) => FieldError::Syntax {
+                reason: format!("{error}"),
+            },
+        });
+    }
+    let mut reader = serde_json::Deserializer::from_str(text);
+    reader
+        .deserialize_map(FieldsVisitor { names, values })
+        .and_then(|()| reader.end())
+        .map_err(|error| FieldError::Syntax {
+            reason: format!("{error}"),
+        })
+}
+
+fn next_into<'a>(
+    reader: &mut Reader<'a>,
+    names: &[&str],
+    values: &mut [Option<Raw<'a>>],
+) -> Option<()> {
+    if !reader.token(b'{') {
+        return None;
+    }
+    let mut has_more = !reader.token(b'}');
+    while has_more {
+        let key = reader.key()?;
+        let value = reader.value()?;
+        if let Some(index) = names.iter().position(|name| *name == key) {
+            values[index] = Some(value);
+        }
+        has_more = reader.token(b',');
+        if !has_more && !reader.token(b'}') {
+            return None;
+        }
+    }
+    Some(())
+}
+
 /// The text of a JSON string; `None` for anything else, and for half surrogate pairs.
 pub fn string_of(raw: Raw<'_>) -> Option<Cow<'_, str>> {
     let text = raw.get();
@@ -203,34 +221,35 @@ pub fn kind_of(text: &str) -> &'static str {
 }
 
 /// Reads an object the library's way.
-struct FieldsVisitor<const N: usize> {
-    names: &'static [&'static str; N],
+struct FieldsVisitor<'v, 'a> {
+    names: &'v [&'v str],
+    values: &'v mut [Option<Raw<'a>>],
 }
 
-impl<'de, const N: usize> Visitor<'de> for FieldsVisitor<N> {
-    type Value = [Option<Raw<'de>>; N];
+impl<'a> Visitor<'a> for FieldsVisitor<'_, 'a> {
+    type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut values = [None; N];
-        while let Some(index) = map.next_key_seed(KeySeed { names: self.names })? {
+    fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<(), A::Error> {
+        let names = self.names;
+        while let Some(index) = map.next_key_seed(KeySeed { names })? {
             match index {
-                Some(index) => values[index] = Some(map.next_value::<&RawValue>()?.into()),
+                Some(index) => self.values[index] = Some(map.next_value::<&RawValue>()?.into()),
                 None => {
                     map.next_value::<IgnoredAny>()?;
                 }
             }
         }
-        Ok(values)
+        Ok(())
     }
 }
 
 /// Reads a key as its place in `names`.
 struct KeySeed<'n> {
-    names: &'n [&'static str],
+    names: &'n [&'n str],
 }
 
 impl<'de> DeserializeSeed<'de> for KeySeed<'_> {

@@ -180,6 +180,19 @@ impl Held {
         errors
     }
 
+    /// Applies operations; with `is_atomic`, one that fails undoes all. Costs as much as the value is large only where several
+    /// are atomic.
+    pub(crate) fn update(&mut self, ops: &Ops, is_atomic: bool) -> Vec<OpError> {
+        if !is_atomic || ops.len() <= 1 {
+            return self.apply(ops, is_atomic);
+        }
+        let (value, errors) = self.applied(ops);
+        if errors.is_empty() {
+            *self = value;
+        }
+        errors
+    }
+
     /// What operations make of the value, which stays as it is. Costs as much as the value is large.
     pub(crate) fn applied(&mut self, ops: &Ops) -> (Self, Vec<OpError>) {
         let mut copy = Self {

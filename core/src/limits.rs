@@ -37,6 +37,12 @@ pub const MUTATION_CLIENT_BYTES_MAX: usize = 256;
 /// Most mutation clients that a join may ask about.
 pub const JOIN_CLIENTS_MAX: usize = 16;
 
+/// Longest id of a subscription, in bytes of UTF-8. The shortest is one byte.
+pub const SUBSCRIPTION_ID_BYTES_MAX: usize = 256;
+
+/// Most mutations of a replica that are pending at a time.
+pub const REPLICA_PENDING_MAX: usize = 10_000;
+
 /// Keys that no path segment and no top-level key of a `merge` value may be: JavaScript readers
 /// would change their prototypes with them.
 pub const PROTO_KEYS: [&str; 3] = ["__proto__", "constructor", "prototype"];

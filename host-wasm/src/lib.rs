@@ -8,6 +8,7 @@
 
 mod convert;
 mod error;
+mod replica;
 
 use iii_stream_core::limits;
 use serde::Serialize;
@@ -15,6 +16,8 @@ use wasm_bindgen::prelude::*;
 
 use convert::{OpErrorObject, from_json, to_json, to_object};
 use error::coded_error;
+
+pub use replica::Replica;
 
 #[derive(Serialize)]
 struct Applied<Value> {
@@ -99,6 +102,19 @@ pub fn error_codes() -> Vec<String> {
         .iter()
         .map(|&code| code.to_owned())
         .collect()
+}
+
+/// The version of what ops do: where a server's differs, it must be asked for values.
+#[wasm_bindgen(js_name = opsVersion)]
+pub fn ops_version() -> f64 {
+    // Versions are small.
+    iii_stream_core::OPS_VERSION as f64
+}
+
+/// What events call a mutation's client: a name that does not give the client's secret away.
+#[wasm_bindgen(js_name = clientTag)]
+pub fn client_tag(client: &str) -> String {
+    iii_stream_core::client_tag(client).as_ref().to_owned()
 }
 
 fn apply(current: Option<&str>, ops: &str) -> Result<(String, Vec<OpErrorObject>), JsValue> {

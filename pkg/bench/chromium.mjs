@@ -15,7 +15,7 @@ const packageFolder = fileURLToPath(new URL("..", import.meta.url));
 const PAGE = `<!doctype html><meta charset="utf-8"><title>bench</title><script type="module">
   const send = (body) => fetch("/result", { method: "POST", body: JSON.stringify(body) });
   try {
-    const [core, { measure }] = await Promise.all([import("/core.js"), import("/bench/measure.mjs")]);
+    const [core, { measure }] = await Promise.all([import("/dist/esm/core/index.js"), import("/bench/measure.mjs")]);
     await core.init();
     await send({ agent: navigator.userAgent, rows: measure(core) });
   } catch (error) {

@@ -13,7 +13,7 @@ function inFreshProcess(script) {
 }
 
 const INCREMENT = '[{"type":"increment","path":"n","by":1}]';
-const MODULE_BYTES = 'readFileSync("node_modules/iii-stream/wasm/iii_stream_wasm_bg.wasm")';
+const MODULE_BYTES = 'readFileSync("node_modules/iii-stream/dist/core.wasm")';
 
 let core;
 before(async () => {
@@ -62,14 +62,14 @@ test("before init every function says what to do", () => {
     const codeOf = (run) => { try { run(); return "none"; } catch (error) { return error.code; } };
     console.log(JSON.stringify([
       codeOf(() => core.applyOps({}, [])), codeOf(() => core.applyOpsJson("{}", "[]")),
-      codeOf(() => core.limits()), codeOf(() => core.errorCodes()),
+      codeOf(() => core.limits()), codeOf(() => core.errorCodes()), codeOf(() => new core.Replica()),
     ]));`);
-  assert.deepEqual(seen, Array(4).fill("not_initialized"));
+  assert.deepEqual(seen, Array(5).fill("not_initialized"));
 });
 
 test("the bare name gives the same functions", async () => {
   const index = await installed("iii-stream");
-  assert.deepEqual(Object.keys(index).sort(), ["applyOps", "applyOpsJson", "errorCodes", "init", "limits"]);
+  assert.deepEqual(Object.keys(index).sort(), ["Replica", "applyOps", "applyOpsJson", "errorCodes", "init", "limits"]);
   assert.equal(index.applyOps, core.applyOps);
 });
 

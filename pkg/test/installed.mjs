@@ -14,14 +14,23 @@ const npm = (args, cwd) =>
     shell: process.platform === "win32",
   });
 
-/** The folder into which the tarball was installed; gone when the process ends. */
-export const folder = mkdtempSync(join(tmpdir(), "iii-stream-pkg-"));
-process.on("exit", () => rmSync(folder, { recursive: true, force: true }));
+const tarballIn = (directory) => join(directory, readdirSync(directory).find((name) => name.endsWith(".tgz")));
 
-npm(["pack", "--pack-destination", folder], packageFolder);
-const tarball = readdirSync(folder).find((name) => name.endsWith(".tgz"));
-writeFileSync(join(folder, "package.json"), '{"private":true,"type":"module"}');
-npm(["install", "--offline", join(folder, tarball)], folder);
+/** The folder into which the tarball was installed. All files of a run share one; see run.mjs. */
+export const folder = process.env.III_STREAM_INSTALLED ?? install();
+
+function install() {
+  const fresh = mkdtempSync(join(tmpdir(), "iii-stream-pkg-"));
+  process.on("exit", () => rmSync(fresh, { recursive: true, force: true }));
+  // What `make pkg` has built, as it is.
+  npm(["pack", "--ignore-scripts", "--pack-destination", fresh], packageFolder);
+  writeFileSync(join(fresh, "package.json"), '{"private":true,"type":"module"}');
+  npm(["install", "--offline", tarballIn(fresh)], fresh);
+  return fresh;
+}
+
+/** The tarball that was installed. */
+export const tarball = tarballIn(folder);
 
 /** The files the tarball holds, by their paths in the package. */
 export const files = readdirSync(join(folder, "node_modules/iii-stream"), { recursive: true, withFileTypes: true })

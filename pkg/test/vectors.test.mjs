@@ -1,21 +1,15 @@
-// Every vector through applyOpsJson, and those that JavaScript's numbers can hold through applyOps.
+// The golden vectors through `applyOps`, as far as JavaScript's numbers can hold them. `applyOpsJson` runs all of them in
+// every runtime: see runtimes.test.mjs.
 
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
 import { before, test } from "node:test";
 
-import { installed } from "./installed.mjs";
 import { Exact, parseExact, plain } from "./exact-json.mjs";
+import { installed } from "./installed.mjs";
+import * as lines from "./vector-lines.mjs";
 
-const lines = (name) =>
-  readFileSync(new URL(`../../tests/vectors/${name}`, import.meta.url), "utf8")
-    .split("\n")
-    .filter(Boolean)
-    .map((line) => ({ text: line, vector: parseExact(line) }));
-
-const applied = [...lines("update-ops.jsonl"), ...lines("update-ops-added.jsonl")];
-const refused = [...lines("update-ops-rejected.jsonl"), ...lines("update-ops-added-rejected.jsonl")];
-const REFUSED_ITEM = '{"a":5}';
+const applied = lines.applied.map(parseExact);
+const refused = lines.refused.map(parseExact);
 
 let core;
 before(async () => {
@@ -23,13 +17,10 @@ before(async () => {
   await core.init();
 });
 
-const codes = (errors) => errors.map(({ opIndex, code }) => ({ op_index: opIndex, code }));
-const text = (value) => Exact.stringify(value);
-
-/** Runs `check` for each case and fails once, with all that differed. */
-function all(cases, check) {
+/** Runs `check` for each vector and fails once, with all that differed. */
+function all(vectors, check) {
   const differences = [];
-  for (const { vector } of cases) {
+  for (const vector of vectors) {
     try {
       check(vector);
     } catch (error) {
@@ -44,39 +35,21 @@ test("the vector files are whole", () => {
   assert.ok(refused.length > 40);
 });
 
-test("applyOpsJson agrees with every applied vector", () => {
-  all(applied, (vector) => {
-    const current = "old" in vector ? text(vector.old) : undefined;
-    const { value, errors } = core.applyOpsJson(current, text(vector.ops));
-    assert.deepEqual(parseExact(value), vector.new);
-    assert.deepEqual(codes(errors), plain(vector.errors));
-    for (const { message } of errors) assert.ok(message.length > 0);
-  });
-});
-
-test("applyOpsJson refuses every refused vector", () => {
-  all(refused, (vector) => {
-    const run = () => core.applyOpsJson(REFUSED_ITEM, text(vector.ops));
-    if (vector.document_accepts) run();
-    else assert.throws(run, { name: "Error", code: vector.code });
-  });
-});
-
 test("applyOps agrees with every vector whose numbers JavaScript can hold", () => {
-  const cases = applied.filter(({ vector }) => Exact.isPlain(vector));
+  const cases = applied.filter(Exact.isPlain);
   assert.ok(cases.length > 900, `only ${cases.length} vectors are plain`);
   all(cases, (exact) => {
     const vector = plain(exact);
     const before = JSON.stringify([vector.old, vector.ops]);
     const { value, errors } = core.applyOps(vector.old, vector.ops);
     assert.deepEqual(value, vector.new);
-    assert.deepEqual(codes(errors), vector.errors);
+    assert.deepEqual(errors.map(({ opIndex, code }) => ({ op_index: opIndex, code })), vector.errors);
     assert.equal(JSON.stringify([vector.old, vector.ops]), before, "an argument was changed");
   });
 });
 
 test("applyOps refuses what applyOpsJson refuses", () => {
-  const cases = refused.filter(({ vector }) => Exact.isPlain(vector) && !vector.document_accepts);
+  const cases = refused.filter((vector) => Exact.isPlain(vector) && !vector.document_accepts);
   assert.ok(cases.length > 25, `only ${cases.length} vectors are plain`);
   all(cases, (exact) => {
     const vector = plain(exact);

@@ -264,17 +264,7 @@ impl Member {
     }
 
     fn send_batch(&mut self, batch: &Batch<'_>, context: Context<'_>) {
-        if self.view == View::All || self.dialect.framing == Framing::WebSocket {
-            return self.send_readable(batch, context);
-        }
-        // The ids of its events tell of a part of the group.
-        let epoch = self.view.epoch(context.epoch).into_owned();
-        let own = Batch::new(context.group, &epoch, batch.changes);
-        self.send_readable(&own, context);
-    }
-
-    fn send_readable(&mut self, batch: &Batch<'_>, context: Context<'_>) {
-        let (Some(first), Some(last)) = (batch.changes.first(), batch.changes.last()) else {
+        let Some(first) = batch.changes.first() else {
             return;
         };
         let wants_all = match self.subscriptions.as_slice() {
@@ -285,6 +275,22 @@ impl Member {
                     && !self.is_mute(one)
             }
             _ => false,
+        };
+        let has_own_ids =
+            !wants_all && self.dialect.framing == Framing::EventStream && self.view != View::All;
+        if !has_own_ids {
+            return self.send_wanted(batch, wants_all, context);
+        }
+        // They tell of a part of the group.
+        let epoch = self.view.epoch(context.epoch).into_owned();
+        let own = Batch::new(context.group, &epoch, batch.changes);
+        self.send_wanted(&own, wants_all, context);
+    }
+
+    /// Sends all of the changes, or those that are wanted.
+    fn send_wanted(&mut self, batch: &Batch<'_>, wants_all: bool, context: Context<'_>) {
+        let Some(last) = batch.changes.last() else {
+            return;
         };
         let (run, count) = if wants_all {
             (batch.run(self.dialect), batch.changes.len())

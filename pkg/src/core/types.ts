@@ -1,4 +1,4 @@
-// Types of `iii-stream/core`.
+// The types of `iii-stream/core`.
 
 /** Anything that JSON can say. */
 export type JsonValue = null | boolean | number | string | JsonValue[] | { [key: string]: JsonValue };
@@ -30,6 +30,7 @@ export interface OpError {
 
 /** The outcome of an update. */
 export interface Applied<Value> {
+  /** The item's new value. */
   value: Value;
   /** Empty where every op was applied. */
   errors: OpError[];
@@ -63,35 +64,3 @@ export interface Limits {
 
 /** The wasm module: its bytes, compiled, on its way, or its address. */
 export type ModuleSource = BufferSource | WebAssembly.Module | Response | Promise<Response> | URL | string;
-
-/**
- * Loads the core. Without a source it takes the module beside this file: from disk in Node, Deno and Bun, by `fetch` in a
- * browser. Calling it again gives the same promise; after a failure it tries again.
- */
-export function init(source?: ModuleSource): Promise<void>;
-
-/**
- * Applies ops to an item's value, which is `undefined` where the item is missing (`null` is a value). Neither argument is
- * changed.
- *
- * Values pass through `JSON`, so integers beyond 2^53 are rounded; {@link applyOpsJson} keeps them.
- *
- * @throws {CoreError} where the ops or the current value cannot be read; nothing is applied then
- */
-export function applyOps<Value extends JsonValue = JsonValue>(
-  current: JsonValue | undefined,
-  ops: readonly UpdateOp[],
-): Applied<Value>;
-
-/**
- * Applies ops to an item, text to text: numbers stay exactly as they were written.
- *
- * @throws {CoreError} where the ops or the current text cannot be read; nothing is applied then
- */
-export function applyOpsJson(currentText: string | undefined, opsText: string): Applied<string>;
-
-/** What an update may hold at most. */
-export function limits(): Limits;
-
-/** Every code that an op can fail with. */
-export function errorCodes(): string[];

@@ -1,3 +1,0 @@
-// Types of the whole package by its bare name.
-
-export * from "./core.js";

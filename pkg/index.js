@@ -1,3 +1,0 @@
-// The whole package by its bare name.
-
-export * from "./core.js";

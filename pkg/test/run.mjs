@@ -1,0 +1,19 @@
+// Runs the tests: packs and installs the package once, for all files. Arguments go to Node's test runner.
+
+import { spawnSync } from "node:child_process";
+import { readdirSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import { folder } from "./installed.mjs";
+
+const everything = readdirSync(new URL(".", import.meta.url)).filter((name) => name.endsWith(".test.mjs"));
+const args = process.argv.length > 2 ? process.argv.slice(2) : everything.map((name) => `test/${name}`);
+const { status } = spawnSync(
+  process.execPath,
+  ["--test", "--test-reporter=spec", "--test-timeout=120000", ...args],
+  {
+    cwd: fileURLToPath(new URL("..", import.meta.url)),
+    env: { ...process.env, III_STREAM_INSTALLED: folder },
+    stdio: "inherit",
+  },
+);
+process.exitCode = status ?? 1;
