@@ -244,7 +244,8 @@ export class MutationQueue {
   /** Does `change` to the list from an index on, and has everything from there shown anew: the replica shows in the order of being told. */
   #reshow(from: number, change: (from: number) => void): void {
     const { replica } = this.#user;
-    for (const one of this.list.slice(from)) {
+    // From the end, so that there is nothing behind to be replayed.
+    for (const one of this.list.slice(from).reverse()) {
       if (one.isShown) replica?.withdraw(one.client, one.seq);
       one.isShown = false;
     }
