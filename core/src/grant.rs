@@ -61,7 +61,7 @@ struct Abilities(u8);
 
 /// Text in which `*` stands for any run of characters, none included. Everything else stands for itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Pattern(Arc<str>);
+pub struct Pattern(Arc<str>);
 
 /// What of one group a client may read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -224,9 +224,14 @@ fn name_of(patterns: &[Pattern]) -> String {
 }
 
 impl Pattern {
-    /// In time proportional to the lengths of both: what stands between two stars is searched for once, from left to right, as
+    /// A pattern of this text.
+    pub fn new(text: &str) -> Self {
+        Self(text.into())
+    }
+
+    /// Whether it matches a name, found out in time proportional to the lengths of both: what stands between two stars is searched for once, from left to right, as
     /// the first place where it stands leaves most to the rest.
-    fn matches(&self, name: &str) -> bool {
+    pub fn matches(&self, name: &str) -> bool {
         let mut parts = self.0.split('*');
         let Some(rest) = parts.next().and_then(|head| name.strip_prefix(head)) else {
             return false;
@@ -248,7 +253,7 @@ impl Pattern {
     }
 
     /// Whether it matches whatever there is.
-    fn is_any(&self) -> bool {
+    pub fn is_any(&self) -> bool {
         self.0.bytes().all(|byte| byte == b'*')
     }
 }

@@ -45,7 +45,7 @@ pub use apply::{Applied, apply};
 pub use command::Command;
 pub use decide::{Current, Decision, Draft, Kind, Outcome, Refusal, Reply, Ttl, decide, update};
 pub use error::{CallError, OP_ERROR_CODES, OP_ERROR_DOC_URL, OpError, OpErrorKind, OpsError};
-pub use grant::{Ability, GrantError, Grants, ItemPatterns, View};
+pub use grant::{Ability, GrantError, Grants, ItemPatterns, Pattern, View};
 pub use group::{Committed, Demand, Group, GroupLimits, Item, Page, Restored};
 pub use image::Image;
 pub use kept::RestoreError;

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use hyper::header::{HeaderValue, ORIGIN};
 use hyper::{HeaderMap, StatusCode, Uri};
-use iii_stream_core::Grants;
 use iii_stream_core::fields::{Fields, kind_of};
 use iii_stream_core::text::push_string;
+use iii_stream_core::{Grants, Pattern};
 use tokio::time::Instant;
 
 use crate::clock;
@@ -27,7 +27,7 @@ pub struct Auth {
     function_id: Option<String>,
     time_max: Duration,
     require_context: bool,
-    allowed_origins: Vec<String>,
+    allowed_origins: Vec<Pattern>,
     /// What clients may do, unless the function says something else.
     default_grants: Arc<Grants>,
 }
@@ -62,7 +62,7 @@ impl Auth {
         function_id: Option<String>,
         time_max: Duration,
         require_context: bool,
-        allowed_origins: Vec<String>,
+        allowed_origins: &[String],
         default_grants: Grants,
     ) -> Self {
         let default_grants = match function_id {
@@ -74,7 +74,10 @@ impl Auth {
             function_id,
             time_max,
             require_context,
-            allowed_origins,
+            allowed_origins: allowed_origins
+                .iter()
+                .map(|origin| Pattern::new(origin))
+                .collect(),
             default_grants: Arc::new(default_grants),
         }
     }
@@ -114,13 +117,13 @@ impl Auth {
     /// Whether pages of this origin may connect.
     pub fn allows_origin(&self, origin: &HeaderValue) -> bool {
         let mut allowed = self.allowed_origins.iter();
-        self.allowed_origins.is_empty()
-            || allowed.any(|allowed| allowed.as_bytes() == origin.as_bytes())
+        let matches = |origin: &str| allowed.any(|allowed| allowed.matches(origin));
+        self.allowed_origins.is_empty() || origin.to_str().is_ok_and(matches)
     }
 
     /// Whether only pages of certain origins may connect.
     pub fn knows_origins(&self) -> bool {
-        !self.allowed_origins.is_empty()
+        !self.allowed_origins.is_empty() && !self.allowed_origins.iter().any(Pattern::is_any)
     }
 
     /// Whether a function decides who may connect.

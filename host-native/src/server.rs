@@ -329,7 +329,7 @@ impl Parts {
             config.auth.function_id.clone(),
             config.auth.time_max,
             config.auth.require_context,
-            config.auth.allowed_origins.clone(),
+            &config.auth.allowed_origins,
             config.auth.default_grants.clone(),
         ));
         let subscriber_door = SubscriberDoor {

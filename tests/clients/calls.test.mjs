@@ -269,8 +269,8 @@ test('more messages than messages_per_second_max close with 4029, calls among th
   assert.equal((await server.within(socket.closed, 'the close')).code, 4029);
 });
 
-test('streams that workers keep are called as by workers, and listed only to who may read all of a group', async () => {
-  const server = await own({ stream: { default_grants: [{ stream: 'kept', can: ['read', 'set', 'update', 'delete', 'send'] }, { stream: 'part', item: 'a', can: ['read', 'set'] }, { stream: 'groups', group: 'mine', can: ['read'] }] } });
+test('streams that workers keep are called as by workers, and lists show what may be read', async () => {
+  const server = await own({ stream: { default_grants: [{ stream: 'kept', can: ['read', 'set', 'update', 'delete', 'send'] }, { stream: 'part', item: 'a', can: ['read', 'set'] }, { stream: 'odd', item: 'a', can: ['read'] }, { stream: 'groups', group: 'mine', can: ['read'] }] } });
   const [owner, socket] = [await server.peer(), await server.subscriber()];
   const inputs = [];
   for (const name of ['kept', 'part']) {
@@ -279,6 +279,8 @@ test('streams that workers keep are called as by workers, and listed only to who
     owner.serve(`stream::list(${name})`, () => ({ result: ['one', 'two'] }));
     owner.serve(`stream::delete(${name})`, () => ({ error: { code: 'broken', message: 'no' } }));
   }
+  owner.serve('stream::list(part)', () => ({ result: [{ id: 'a', n: 1 }, { id: 'b' }, 'none', { id: 7 }] }));
+  owner.serve('stream::list(odd)', () => ({ result: { not: 'a list' } }));
   owner.serve('stream::list_groups(groups)', () => ({ result: ['mine', 'yours'] }));
   owner.serve('stream::list_groups(kept)', () => ({ result: { not: 'a list' } }));
   await owner.settled();
@@ -294,8 +296,9 @@ test('streams that workers keep are called as by workers, and listed only to who
   assert.deepEqual(await result(socket, 'list_groups', { stream_name: 'groups' }), ['mine']);
   const part = { ...at, stream_name: 'part' };
   assert.equal(await result(socket, 'get', part), 'one');
-  const error = await failure(socket, 'stream::list', part);
-  assert.deepEqual([error.code, /tells no ids/.test(error.message)], ['forbidden', true]);
+  assert.deepEqual(await result(socket, 'list', part), [{ id: 'a', n: 1 }]);
+  assert.equal((await failure(socket, 'stream::list', { ...part, stream_name: 'odd' })).code, 'JSON_ERROR');
+  assert.equal((await failure(socket, 'stream::set', { ...part, item_id: 'b', data: 1 })).code, 'forbidden');
   assert.deepEqual(inputs.length, 1);
 });
 

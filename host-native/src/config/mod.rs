@@ -2,11 +2,12 @@
 
 mod expand;
 mod file;
+mod open;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use file::{JoinGuard, Placed};
+use file::{Entries, JoinGuard, Placed};
 pub use file::{PortEntry, StreamEntry};
 
 use iii_stream_core::{Grants, GroupLimits};
@@ -35,6 +36,8 @@ pub struct Config {
     pub store: StoreConfig,
     /// Bounds inside the server.
     pub bounds: Bounds,
+    /// Whether it is for the first minute on one's own machine: see [`Config::read_open`].
+    pub is_open: bool,
     /// What the operator should know, one line each.
     pub warnings: Vec<String>,
 }
@@ -201,6 +204,14 @@ pub enum ConfigError {
         /// What is wrong, and what was probably meant.
         message: String,
     },
+    /// What was configured does not go with a start that is open to this machine.
+    #[error(
+        "--open lets whoever is on this machine write, so it does not go with {what}: start without it"
+    )]
+    Open {
+        /// The key, with what it is.
+        what: String,
+    },
     /// A value is out of its range.
     #[error("{}:{line}:{column}: `{key}` is {value}, allowed are {allowed}", .path.display())]
     Value {
@@ -232,11 +243,36 @@ impl Config {
     ///
     /// Errors: [`ConfigError`].
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
-            path: path.into(),
-            source,
-        })?;
+        let text = text_of(path)?;
         Self::from_text(&text, path, |name| std::env::var(name).ok())
+    }
+
+    /// The same, or without a file the defaults, for the first minute on one's own machine: unless the configuration says
+    /// otherwise, clients may do everything, and only programs and pages of this machine are clients.
+    ///
+    /// Errors: [`ConfigError`], also for an auth function and for a host that others can reach.
+    pub fn read_open(path: Option<&Path>) -> Result<Self, ConfigError> {
+        let Some(path) = path else {
+            return Self::from_entries_open("", Path::new(""), |_| None);
+        };
+        let text = text_of(path)?;
+        Self::from_entries_open(&text, path, |name| std::env::var(name).ok())
+    }
+
+    fn from_entries_open(
+        text: &str,
+        path: &Path,
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, ConfigError> {
+        let mut entries = file::read(&expand::expand(text, variable), path)?;
+        entries
+            .stream
+            .open()
+            .map_err(|what| ConfigError::Open { what })?;
+        Ok(Self {
+            is_open: true,
+            ..Self::of(entries, path)?
+        })
     }
 
     /// Reads the text of a configuration file; `path` is for error messages, `variable` looks up the environment.
@@ -248,7 +284,10 @@ impl Config {
         variable: impl Fn(&str) -> Option<String>,
     ) -> Result<Self, ConfigError> {
         let text = expand::expand(text, variable);
-        let entries = file::read(&text, path)?;
+        Self::of(file::read(&text, path)?, path)
+    }
+
+    fn of(entries: Entries, path: &Path) -> Result<Self, ConfigError> {
         let mut config =
             Self::from_entries(&entries.stream, &entries.port).map_err(|out_of_range| {
                 let OutOfRange {
@@ -448,9 +487,17 @@ impl Config {
                     256 * MIB,
                 )?,
             },
+            is_open: false,
             warnings,
         })
     }
+}
+
+fn text_of(path: &Path) -> Result<String, ConfigError> {
+    std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+        path: path.into(),
+        source,
+    })
 }
 
 const KIB: usize = 1_024;

@@ -159,13 +159,3 @@ fn forbidden(ability: Ability, group: GroupRef<'_>, item: Option<&str>) -> Failu
         &format!("this client has no grant to {ability} {place}"),
     )
 }
-
-/// The answer to a list of a group that a worker keeps, for somebody who may read only some of its items: the worker's list
-/// does not tell which these are.
-pub(super) fn cannot_be_parted(group: GroupRef<'_>) -> Failure {
-    let GroupRef { stream, group } = group;
-    let message = format!(
-        "this client has no grant to read all of group {group:?} of stream {stream:?}, and the worker that keeps it tells no ids"
-    );
-    Failure::new("forbidden", &message)
-}

@@ -9,13 +9,13 @@ use std::sync::Arc;
 
 use iii_stream_core::command::{Action, Get, List, Write};
 use iii_stream_core::fields::Fields;
-use iii_stream_core::{GroupRef, Item, Json};
+use iii_stream_core::{GroupRef, Item, Json, View, list_json};
 use serde_json::value::RawValue;
 
 use super::keeper::{Keeper, call, input};
 use super::turns::Turns;
 use super::verb::Verb;
-use crate::engine::{CallResult, Output, Registry, ReplyTo};
+use crate::engine::{CallResult, Failure, Output, Registry, ReplyTo};
 use crate::store::{Done, Snapshot, Store, StoreError};
 
 /// Finds and calls the functions of workers that keep streams.
@@ -133,15 +133,20 @@ impl CustomStorage {
         self.call(function_id, &input, move |result| reply.send(result));
     }
 
-    /// Reads a group: what the function returns is passed on as it is.
-    pub(super) fn list(&self, function_id: &str, list: &List<'_>, reply: ReplyTo) {
+    /// Reads a group: what the function returns is passed on as it is, or as far as its caller may see it.
+    pub(super) fn list(&self, function_id: &str, list: &List<'_>, view: View, reply: ReplyTo) {
         if list.meta {
             return unsupported(reply, function_id, "`meta`");
         }
         self.call(
             function_id,
             &input(list.target.as_ref(), None, None),
-            move |result| reply.send(result),
+            move |result| {
+                reply.send(match view {
+                    View::All => result,
+                    view => shown(&view, result),
+                });
+            },
         );
     }
 
@@ -222,6 +227,18 @@ impl CustomStorage {
 fn unsupported(reply: ReplyTo, function_id: &str, what: &str) {
     let message = format!("{what} need versions, which items kept by '{function_id}' do not have");
     reply.fail("unsupported_by_storage", message);
+}
+
+/// The values of a list that may be seen.
+fn shown(view: &View, result: CallResult) -> CallResult {
+    let listed = read_values(false, Ok(result?))
+        .map_err(|error| Failure::new("JSON_ERROR", &error.message))?;
+    let items = listed.into_iter().map(|value| {
+        let id = id_of(None, &value);
+        (id, Item::unversioned(value))
+    });
+    let shown: Vec<_> = items.filter(|(id, _)| view.shows(Some(id))).collect();
+    Ok(Output::Json(list_json(&shown, false)))
 }
 
 /// The id of an item. A listing function gives values only: then it is their member `id`, by which clients know items too.

@@ -12,7 +12,7 @@ use iii_stream_core::{
     CallError, Committed, Item, View, group_names_json, list_json, streams_json,
 };
 
-use super::access::{Access, cannot_be_parted};
+use super::access::Access;
 use super::answer::{answer, refused, unless_refused};
 use super::custom::CustomStorage;
 use super::verb::{VERBS, Verb};
@@ -159,10 +159,7 @@ impl StreamFunctions {
             Err(forbidden) => return reply.send(Err(forbidden)),
         };
         if let Some(function_id) = self.custom_function(verb, &list.target.stream) {
-            if view != View::All {
-                return reply.send(Err(cannot_be_parted(list.target.as_ref())));
-            }
-            return self.custom.list(&function_id, &list, reply);
+            return self.custom.list(&function_id, &list, view, reply);
         }
         let meta = list.meta;
         let done = answer(verb.store_error_code(), reply, move |mut items: Vec<_>| {
