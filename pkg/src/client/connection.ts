@@ -121,8 +121,8 @@ export class Connection {
     }
   }
 
-  /** The network may have come or gone unnoticed: tries at once, or sees whether the connection still lives. */
-  check(): void {
+  /** The network, or only the page, has come back: tries at once, or sees whether the connection still lives. */
+  check(isNetwork: boolean): void {
     if (this.#status.state === "waiting") {
       this.#connect();
       return;
@@ -130,7 +130,7 @@ export class Connection {
     if (!this.isOpen || this.#probeTimer !== undefined || monotonicMs() - this.#heardAtMs < FRESH_MS) return;
     const probe = this.#user.probe();
     if (probe === undefined) {
-      this.drop(new StreamError("connection_lost", "the network has changed"));
+      if (isNetwork) this.drop(new StreamError("connection_lost", "the network has changed"));
       return;
     }
     this.#probeTimer = setTimeout(() => {

@@ -27,7 +27,7 @@ export interface StreamErrorDetails {
  * | code | meaning |
  * |---|---|
  * | `atomic_failed` | an operation of an `atomic` update failed, so none was applied |
- * | `auth_expired`, `slow_consumer`, `rate_limited`, `server_stops`, `connection_lost`, `connection_refused` | why there is no connection now |
+ * | `auth_expired`, `slow_consumer`, `rate_limited`, `server_stops`, `server_busy`, `connection_lost`, `connection_refused` | why there is no connection now |
  * | `call_timeout` | the server did not answer in time |
  * | `closed` | the client was closed |
  * | `core_unavailable` | the wasm module could not be loaded |
@@ -40,6 +40,7 @@ export interface StreamErrorDetails {
  * | `storage_failed` | the storage of pending mutations failed; edits are still shown and sent |
  * | `too_many_calls` | also: more calls wait than `callsMax` |
  * | `too_many_pending` | more mutations of a group are pending than `pendingMax` |
+ * | `unauthorized` | the server does not let this client read a group or item |
  * | `unsupported_by_server` | the server takes no calls from clients |
  */
 export class StreamError extends Error {

@@ -1,5 +1,6 @@
 // The pending mutations of one group in one tab, in order: shown, kept, confirmed or rolled back. Who sends them is `queue_sender.ts`.
 
+import { background } from "./backoff.js";
 import { asStreamError, codeOf, StreamError } from "./errors.js";
 import { Identity, PendingMutation } from "./pending_mutation.js";
 import type { StoredMutation } from "./pending_store.js";
@@ -103,6 +104,7 @@ export class MutationQueue {
     const adopted = stored.map(({ seq, functionId, data, wasSent }) => {
       const mutation = known.get(seq) ?? new PendingMutation(client, seq, functionId, itemOf(data), data);
       mutation.mayHaveArrived = wasSent;
+      mutation.isAdopted = true;
       mutation.isSaved = true;
       mutation.storedAs = client;
       this.#moved.delete(mutation);
@@ -110,7 +112,7 @@ export class MutationQueue {
     });
     const listed = new Set(this.list);
     const added = adopted.filter((one) => !listed.has(one));
-    const firstOwn = this.list.findIndex((one) => one.client === this.#own.client);
+    const firstOwn = this.list.findIndex((one) => !one.isAdopted);
     this.#reshow(firstOwn < 0 ? this.list.length : firstOwn, (from) => this.list.splice(from, 0, ...added));
     this.#counted();
     this.sender?.pump();
@@ -132,7 +134,7 @@ export class MutationQueue {
     };
     if (mutation.confirmed === undefined) {
       if (isChangeKnown) drop();
-      else setTimeout(drop, ECHO_WAIT_MS);
+      else background(setTimeout(drop, ECHO_WAIT_MS));
     }
     mutation.resolve(settled);
     this.#counted();
@@ -242,7 +244,8 @@ export class MutationQueue {
   /** Does `change` to the list from an index on, and has everything from there shown anew: the replica shows in the order of being told. */
   #reshow(from: number, change: (from: number) => void): void {
     const { replica } = this.#user;
-    for (const one of this.list.slice(from)) {
+    // From the end, so that there is nothing behind to be replayed.
+    for (const one of this.list.slice(from).reverse()) {
       if (one.isShown) replica?.withdraw(one.client, one.seq);
       one.isShown = false;
     }
@@ -266,8 +269,12 @@ export class MutationQueue {
   }
 }
 
-/** The item that a function's input names. */
+/** The item that a function's input names. What is stored may be anything; the replica refuses what cannot be read. */
 function itemOf(data: string): string | null {
-  const { item_id: itemId, id } = JSON.parse(data) as { item_id?: string; id?: string };
-  return itemId ?? id ?? null;
+  try {
+    const { item_id: itemId, id } = JSON.parse(data) as { item_id?: string; id?: string };
+    return itemId ?? id ?? null;
+  } catch {
+    return null;
+  }
 }

@@ -28,6 +28,8 @@ export class PendingMutation implements Mutation {
 
   /** Whether the replica shows it. */
   isShown = false;
+  /** Whether another tab made it. */
+  isAdopted = false;
   /** Whether it may be sent as far as the storage is concerned. */
   isSaved = false;
   /** The client under which the storage holds it, if it does. */

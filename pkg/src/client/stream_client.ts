@@ -140,8 +140,8 @@ export class StreamClient {
       mutate: (view, functionId, itemId, input) => this.#mutate(view, functionId, itemId, input),
       problem: (thrown) => this.#listenerFailed(thrown),
     };
-    this.#endComeback = onComeback(() => {
-      this.#connection.check();
+    this.#endComeback = onComeback((isNetwork) => {
+      this.#connection.check(isNetwork);
       this.#queues.hurry();
     });
     this.#hasLooked = store === undefined;

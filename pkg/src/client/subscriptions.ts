@@ -35,6 +35,8 @@ interface Subscription extends Target {
   standing: Standing;
   /** Whether the present connection has said how it stands. */
   isAnswered: boolean;
+  /** Since when that is waited for, over several connections if need be. */
+  askedAtMs: number | undefined;
   lingering: ReturnType<typeof setTimeout> | undefined;
   rejoining: ReturnType<typeof setTimeout> | undefined;
   readonly rejoins: Backoff;
@@ -60,7 +62,6 @@ export class Subscriptions implements Notified {
   readonly #untold = new Set<string>();
   #mayBeDirty = false;
   #names = 0;
-  #openedAtMs = 0;
   #joining: ReturnType<typeof setTimeout> | undefined;
   #waiting: ReturnType<typeof setTimeout> | undefined;
 
@@ -128,7 +129,6 @@ export class Subscriptions implements Notified {
   }
 
   opened(): void {
-    this.#openedAtMs = monotonicMs();
     this.#waiting = background(setTimeout(() => this.#user.synced(), SYNC_WAIT_MS));
     this.#joinAll([...this.#byName.values()]);
   }
@@ -149,9 +149,10 @@ export class Subscriptions implements Notified {
 
   /** Whether nothing that is still to come can tell what became of the mutations of a group. */
   mayResend(stream: string, group: string): boolean {
-    if (monotonicMs() - this.#openedAtMs >= SYNC_WAIT_MS) return true;
-    for (const one of this.#byName.values()) {
-      if (one.view !== undefined && !one.isAnswered && one.stream === stream && one.group === group) return false;
+    const now = monotonicMs();
+    for (const { view, isAnswered, askedAtMs = now, ...one } of this.#byName.values()) {
+      const isAwaited = view !== undefined && !isAnswered && now - askedAtMs < SYNC_WAIT_MS;
+      if (isAwaited && one.stream === stream && one.group === group) return false;
     }
     return true;
   }
@@ -204,6 +205,7 @@ export class Subscriptions implements Notified {
     const subscription = this.#byName.get(name);
     if (subscription === undefined) return;
     subscription.isAnswered = true;
+    subscription.askedAtMs = undefined;
     if (subscription.view === undefined) this.#end(subscription);
     else this.#stand(subscription, standing);
   }
@@ -229,7 +231,7 @@ export class Subscriptions implements Notified {
     this.#names += 1;
     const name = `s${this.#names}`;
     const subscription: Subscription = {
-      name, stream, group, id, view, standing: LOADING, isAnswered: false, lingering: undefined, rejoining: undefined, rejoins: new Backoff(),
+      name, stream, group, id, view, standing: LOADING, isAnswered: false, askedAtMs: undefined, lingering: undefined, rejoining: undefined, rejoins: new Backoff(),
     };
     this.#byName.set(name, subscription);
     return subscription;
@@ -260,6 +262,7 @@ export class Subscriptions implements Notified {
   #join(subscription: Subscription): void {
     const { replica } = this.#user;
     if (replica === undefined || !this.#user.isOpen || subscription.standing.error?.code === "invalid_name") return;
+    subscription.askedAtMs ??= monotonicMs();
     this.#user.send(replica.join(subscription.name));
   }
 
@@ -276,6 +279,7 @@ export class Subscriptions implements Notified {
     this.#byView.delete(view);
     view.clear();
     view.stand(IDLE);
+    this.#user.notifier.add(view);
   }
 
   #stand(subscription: Subscription, standing: Standing): void {

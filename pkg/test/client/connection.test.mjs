@@ -237,7 +237,7 @@ test('an `online` event tries at once, and finds out a dead connection', async (
   listeners.get('online')();
   await server.until(() => server.connections.length === 2, 'another');
   await client.close();
-  assert.equal(listeners.size, 0);
+  assert.equal(listeners.size, 0, 'nobody listens to the page any more');
 });
 
 test('the core that cannot be loaded is told, and tried again on request', async (t) => {

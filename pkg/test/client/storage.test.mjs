@@ -199,7 +199,7 @@ test('a robbed tab keeps showing what the robber sends until that is done, and e
   const edits = [1, 2].map((n) => group.set(`i${n}`, n));
   await stored(storage, 1);
   let [known] = await storage.queues();
-  while ((await storage.adopt(known, 'robber', 5e15)) === null) [known] = await storage.queues();
+  while ((await storage.adopt(known, 'robber', Date.now())) === null) [known] = await storage.queues();
   isOnline = true;
   client.reconnect();
   const own = group.set('own', 1);
@@ -246,6 +246,18 @@ for (const [what, factory] of Object.entries({
     assert.deepEqual(client.errors.map(({ code }) => code), ['storage_failed']);
   });
 }
+
+test('what is stored and cannot be read is refused, told, and goes; what is behind it is sent', async (t) => {
+  const server = await serve(t);
+  const storage = memoryStore();
+  await storage.add(queue('old', 'ghost'), [{ ...mutation('old', 1), data: '{"half' }, { ...mutation('old', 2), functionId: 'stream::shout' }, mutation('old', 3)]);
+  const client = newClient(t, server.url, { storage });
+  await server.until(() => server.applied.length === 1, 'the good one');
+  await until(client, () => client.pending === 0, 'nothing pending');
+  assert.deepEqual(client.rejections.map(({ error: { code } }) => code), ['deserialization_error', 'function_not_found']);
+  await client.close();
+  assert.deepEqual(await storage.queues(), []);
+});
 
 /** Web Locks of one origin. */
 class FakeLocks {

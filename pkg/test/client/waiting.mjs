@@ -15,7 +15,7 @@ export async function within(promise, what, ms = WAIT_MS) {
 }
 
 /** Resolves when `condition()` holds, asked whenever `source.subscribe` tells of a change. */
-export function until(source, condition, what) {
+export function until(source, condition, what, ms = WAIT_MS) {
   let end = () => {};
   const reached = new Promise((resolve, reject) => {
     const look = () => {
@@ -28,7 +28,7 @@ export function until(source, condition, what) {
     end = source.subscribe(look);
     look();
   });
-  return within(reached, what).finally(() => end());
+  return within(reached, what, ms).finally(() => end());
 }
 
 /** What a promise is rejected with; it must not resolve. */
