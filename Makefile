@@ -5,9 +5,9 @@
 help: ## Say what there is
 	@sed -n -E 's/^([a-z0-9]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 16
 
-run: ## Build the server (release) and start it; ARGS="…" are passed on
+run: ## Build the server (release) and start it, open to this machine; with ARGS="…" as these say
 	cargo build --release --locked -p iii-stream
-	@exec "$$(scripts/target-folder.sh)/release/iii-stream" $(ARGS)
+	@exec "$$(scripts/target-folder.sh)/release/iii-stream" $(or $(ARGS),--open)
 
 test: setup ## Run every test suite; SUITES="core vectors" runs only these
 	@scripts/test.sh $(SUITES)

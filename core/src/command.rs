@@ -95,13 +95,15 @@ pub enum Condition {
     Exists,
 }
 
-/// Who asks for a change, and the how-manieth it is of theirs in this group. Shape: `{"client":"…","seq":112}`.
+/// Who asks for a change, and the how-manieth it is of theirs in this group. Shape: `{"client":"…","seq":112,"resent"?:true}`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mutation {
     /// A secret of its maker.
     pub client: Arc<str>,
     /// Counts from 1.
     pub seq: u64,
+    /// Whether it may have been sent before.
+    pub is_resent: bool,
 }
 
 /// What the reply to a write holds.
@@ -423,9 +425,9 @@ impl<'a, const N: usize> Input<'a, N> {
         let function = self.function;
         let wrong = || {
             self.fields
-                .wrong_type(index, "an object with `client` and `seq`")
+                .wrong_type(index, "an object with `client`, `seq` and perhaps `resent`")
         };
-        let (client, seq) = self.of(read_mutation(raw).ok_or_else(wrong))?;
+        let (client, seq, is_resent) = self.of(read_mutation(raw).ok_or_else(wrong))?;
         if client.is_empty() || MUTATION_CLIENT_BYTES_MAX < client.len() {
             return Err(CallError::MutationClient {
                 function,
@@ -438,6 +440,7 @@ impl<'a, const N: usize> Input<'a, N> {
         Ok(Some(Mutation {
             client: client.as_ref().into(),
             seq,
+            is_resent,
         }))
     }
 
@@ -454,7 +457,8 @@ impl<'a, const N: usize> Input<'a, N> {
     }
 }
 
-fn read_mutation(raw: Raw<'_>) -> Option<(Cow<'_, str>, u64)> {
-    let fields = Fields::read(raw.get(), &["client", "seq"]).ok()?;
-    Some((fields.string(0).ok()?, fields.optional_u64(1).ok()??))
+fn read_mutation(raw: Raw<'_>) -> Option<(Cow<'_, str>, u64, bool)> {
+    let fields = Fields::read(raw.get(), &["client", "seq", "resent"]).ok()?;
+    let (client, seq) = (fields.string(0).ok()?, fields.optional_u64(1).ok()??);
+    Some((client, seq, fields.optional_bool(2).ok()?.unwrap_or(false)))
 }

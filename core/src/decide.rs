@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use crate::apply::apply;
 use crate::command::{Action, Command, Condition, Mutation, Returning};
 use crate::error::OpError;
-use crate::mutation::{ClientRecord, Echo, client_tag};
+use crate::mutation::{ClientRecord, ClientState, Echo, client_tag};
 use crate::op::Ops;
 use crate::text::Json;
 
@@ -117,6 +117,9 @@ pub enum Outcome {
     Duplicate {
         /// The last mutation taken from this client.
         seq: u64,
+        /// The sequence of the last change of the item that the command names: whoever has seen the item's changes up to
+        /// there has seen what came of the original. `None` where there was none, or none is known any more.
+        at: Option<u64>,
     },
     /// Nothing was done.
     Refused(Refusal),
@@ -164,9 +167,9 @@ pub enum Refusal {
         /// The one that came.
         got: u64,
     },
-    /// Nothing is known of this client here, and its mutation is not its first.
+    /// Nothing is known of this client here, and its mutation is not its first, or may have been taken before.
     #[error(
-        "mutation {got} of a client that this group does not know: a client starts at 1, and is forgotten after long silence"
+        "mutation {got} of a client that this group does not know, or not any more: a client starts at 1, and is forgotten after long silence"
     )]
     MutationUnknown {
         /// The one that came.
@@ -200,11 +203,7 @@ impl Refusal {
 /// Decides what `command` does, given the item as it stands and what is known of the mutation's client.
 ///
 /// Source: stream functions, sections 3 to 8; product design, section 6.
-pub fn decide(
-    current: Option<Current>,
-    command: Command,
-    client: Option<&ClientRecord>,
-) -> Decision {
+pub fn decide(current: Option<Current>, command: Command, client: ClientState<'_>) -> Decision {
     decide_on(&mut TextItem(current), command, client)
 }
 
@@ -212,6 +211,10 @@ pub fn decide(
 pub(crate) trait Subject {
     /// The sequence of its last change; `None` if there is no such item.
     fn seq(&self) -> Option<u64>;
+
+    /// The sequence of the last change that its subscribers have seen, also where it is gone; events about it count
+    /// only where `counts_events`. `None` where none is known.
+    fn last_change(&self, counts_events: bool) -> Option<u64>;
 
     /// Its value, if it is there; `None` also where it is not `needed` and not at hand.
     fn value(&mut self, is_needed: bool) -> Option<Json>;
@@ -241,6 +244,10 @@ impl Subject for TextItem {
         self.0.as_ref().map(|current| current.seq)
     }
 
+    fn last_change(&self, _: bool) -> Option<u64> {
+        self.seq()
+    }
+
     fn value(&mut self, _: bool) -> Option<Json> {
         self.0.as_ref().map(|current| current.value.clone())
     }
@@ -262,7 +269,7 @@ impl Subject for TextItem {
 pub(crate) fn decide_on(
     subject: &mut impl Subject,
     command: Command,
-    client: Option<&ClientRecord>,
+    client: ClientState<'_>,
 ) -> Decision {
     let Command {
         item,
@@ -278,7 +285,14 @@ pub(crate) fn decide_on(
     };
     let taken = match mutation.map(|mutation| take(mutation, client)).transpose() {
         Ok(taken) => taken,
-        Err(outcome) => {
+        Err(untaken) => {
+            let outcome = match untaken {
+                Untaken::Duplicate { seq } => Outcome::Duplicate {
+                    seq,
+                    at: subject.last_change(matches!(action, Action::Send { .. })),
+                },
+                Untaken::Refused(refusal) => Outcome::Refused(refusal),
+            };
             return Decision {
                 reply: reply(outcome),
                 draft: None,
@@ -357,22 +371,41 @@ pub(crate) fn decide_on(
 
 type Taken = ((Arc<str>, ClientRecord), Echo);
 
+/// Why a mutation is not taken.
+enum Untaken {
+    /// It has been.
+    Duplicate {
+        /// The last one taken from its client.
+        seq: u64,
+    },
+    Refused(Refusal),
+}
+
 /// Whether a mutation is the next of its client, and what is to be remembered then.
-fn take(mutation: Mutation, record: Option<&ClientRecord>) -> Result<Taken, Outcome> {
-    let Mutation { client, seq } = mutation;
-    match record {
-        Some(record) if seq <= record.last => return Err(Outcome::Duplicate { seq: record.last }),
-        Some(record) if seq != record.last + 1 => {
+fn take(mutation: Mutation, state: ClientState<'_>) -> Result<Taken, Untaken> {
+    let Mutation {
+        client,
+        seq,
+        is_resent,
+    } = mutation;
+    let tag = match state {
+        ClientState::Known(record) if seq <= record.last => {
+            return Err(Untaken::Duplicate { seq: record.last });
+        }
+        ClientState::Known(record) if seq != record.last + 1 => {
             let expected = record.last + 1;
-            return Err(Outcome::Refused(Refusal::MutationGap {
+            return Err(Untaken::Refused(Refusal::MutationGap {
                 expected,
                 got: seq,
             }));
         }
-        None if seq != 1 => return Err(Outcome::Refused(Refusal::MutationUnknown { got: seq })),
-        Some(_) | None => {}
-    }
-    let tag = record.map_or_else(|| client_tag(&client), |record| record.tag.clone());
+        ClientState::Known(record) => record.tag.clone(),
+        ClientState::New if seq == 1 => client_tag(&client),
+        ClientState::Unknown if seq == 1 && !is_resent => client_tag(&client),
+        ClientState::New | ClientState::Unknown => {
+            return Err(Untaken::Refused(Refusal::MutationUnknown { got: seq }));
+        }
+    };
     Ok((
         (
             client,

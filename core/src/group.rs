@@ -14,7 +14,7 @@ use crate::decide::{
 };
 use crate::history::History;
 use crate::items::{Items, Needs};
-use crate::mutation::ClientRecords;
+use crate::mutation::{ClientRecords, ClientState, Echo};
 use crate::op::Ops;
 use crate::stamp::{Change, Floor, stamp};
 use crate::step::Step;
@@ -65,6 +65,14 @@ pub struct Page {
     pub items: Vec<(Arc<str>, Item)>,
     /// Whether there are items after these.
     pub more: bool,
+}
+
+impl Page {
+    /// After which item the next page begins, if there is one.
+    pub fn next_after(&self) -> Option<u64> {
+        let (_, last) = self.items.last()?;
+        self.more.then_some(last.created_seq)
+    }
 }
 
 /// What those who follow a group need of an update by operations.
@@ -220,6 +228,30 @@ impl Group {
         is_complete.then_some(changes)
     }
 
+    /// What is known of `clients`, by their tags: the last mutation taken from each that had its effect up to `seq`, with
+    /// all before it. Those of whom nothing is known are left out, and so is everybody where the changes after `seq` are not
+    /// known any more.
+    pub fn mutations_up_to<'c>(
+        &self,
+        clients: impl IntoIterator<Item = &'c str>,
+        seq: u64,
+    ) -> Vec<Echo> {
+        let Some(later) = self.history.since(seq, self.seq, None) else {
+            return Vec::new();
+        };
+        let known = clients.into_iter().filter_map(|client| {
+            let record = self.clients.find(client)?;
+            let mut echoes = later.iter().filter_map(|change| change.mutation.as_ref());
+            let last = match echoes.find(|echo| echo.tag == record.tag) {
+                Some(first_later) => first_later.seq - 1,
+                None => record.last,
+            };
+            let tag = record.tag.clone();
+            (0 < last).then_some(Echo { tag, seq: last })
+        });
+        known.collect()
+    }
+
     /// The sequence of the oldest change that the history has.
     pub fn history_first_seq(&self) -> Option<u64> {
         self.history.first_seq()
@@ -259,12 +291,13 @@ impl Group {
             new: tells_new || returning != Some(Returning::None),
         };
         let id = command.item.clone();
-        let record = command
-            .mutation
-            .as_ref()
-            .and_then(|mutation| self.clients.find(&mutation.client));
+        let client = match &command.mutation {
+            Some(mutation) => self.clients.state(&mutation.client),
+            None => ClientState::New,
+        };
         let mut subject = GroupItem {
             items: &mut self.items,
+            history: &self.history,
             limits: &self.limits,
             id: id.as_deref(),
             needs,
@@ -273,11 +306,12 @@ impl Group {
             mut reply,
             draft,
             client,
-        } = decide_on(&mut subject, command, record);
+        } = decide_on(&mut subject, command, client);
         let client = client.map(|(client, record)| {
             let taken = Mutation {
                 client: client.clone(),
                 seq: record.last,
+                is_resent: false,
             };
             self.clients
                 .store(client, record, self.limits.client_records_max);
@@ -403,6 +437,7 @@ fn is_in_place(kind: &Kind, ops: Option<&Json>) -> bool {
 /// The item of a group that a command is about.
 struct GroupItem<'g> {
     items: &'g mut Items,
+    history: &'g History,
     limits: &'g GroupLimits,
     id: Option<&'g str>,
     needs: Needs,
@@ -411,6 +446,16 @@ struct GroupItem<'g> {
 impl Subject for GroupItem<'_> {
     fn seq(&self) -> Option<u64> {
         self.items.seq(self.id?)
+    }
+
+    fn last_change(&self, counts_events: bool) -> Option<u64> {
+        let id = self.id?;
+        let seq = if counts_events {
+            self.items.heard_seq(id)
+        } else {
+            self.items.seq(id)
+        };
+        seq.or_else(|| self.history.last_of(id, counts_events))
     }
 
     fn value(&mut self, is_needed: bool) -> Option<Json> {

@@ -4,6 +4,7 @@ use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use crate::decide::Kind;
 use crate::event::wants;
 use crate::group::GroupLimits;
 use crate::stamp::Change;
@@ -87,6 +88,16 @@ impl History {
             .range(first..)
             .filter(|change| wants(item, change));
         Some(wanted.cloned().collect())
+    }
+
+    /// The sequence of the last change of an item; events about it count only where `counts_events`.
+    pub(crate) fn last_of(&self, item: &str, counts_events: bool) -> Option<u64> {
+        let mut changes = self.changes.iter().rev();
+        let last = changes.find(|change| {
+            change.item.as_deref() == Some(item)
+                && (counts_events || !matches!(change.kind, Kind::Event { .. }))
+        });
+        last.map(|change| change.seq)
     }
 
     fn pop(&mut self) -> bool {

@@ -46,3 +46,9 @@ pub const REPLICA_PENDING_MAX: usize = 10_000;
 /// Keys that no path segment and no top-level key of a `merge` value may be: JavaScript readers
 /// would change their prototypes with them.
 pub const PROTO_KEYS: [&str; 3] = ["__proto__", "constructor", "prototype"];
+
+/// Most grants of one client.
+pub const GRANTS_MAX: usize = 1_000;
+
+/// Longest patterns of all grants of one client together, in bytes of UTF-8.
+pub const GRANT_PATTERNS_BYTES_MAX: usize = 65_536;

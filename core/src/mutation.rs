@@ -17,6 +17,17 @@ pub struct ClientRecord {
     pub tag: Arc<str>,
 }
 
+/// What a group knows of a mutation's client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientState<'r> {
+    /// The last mutation that was taken from it.
+    Known(&'r ClientRecord),
+    /// It was never here: nobody was ever forgotten.
+    New,
+    /// It is not known any more, or never was.
+    Unknown,
+}
+
 /// What an event tells of the mutation it came from. Shape: `{"tag":"…","seq":112}`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Echo {
@@ -45,6 +56,8 @@ const RECORD_BYTES: usize = 240;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ClientRecords {
     records: HashMap<Arc<str>, (ClientRecord, u64)>,
+    /// The mutations taken from those who are known: every client begins at 1 and goes on by 1.
+    taken_from_known: u64,
     /// Clients by when they were last used, counted in uses.
     by_use: BTreeMap<u64, Arc<str>>,
     uses: u64,
@@ -53,6 +66,15 @@ pub(crate) struct ClientRecords {
 impl ClientRecords {
     pub(crate) fn find(&self, client: &str) -> Option<&ClientRecord> {
         self.records.get(client).map(|(record, _)| record)
+    }
+
+    /// What is known of a client.
+    pub(crate) fn state(&self, client: &str) -> ClientState<'_> {
+        match self.find(client) {
+            Some(record) => ClientState::Known(record),
+            None if self.uses == self.taken_from_known => ClientState::New,
+            None => ClientState::Unknown,
+        }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -102,7 +124,10 @@ impl ClientRecords {
 
     pub(crate) fn store(&mut self, client: Arc<str>, record: ClientRecord, records_max: usize) {
         self.uses += 1;
-        if let Some((_, used)) = self.records.insert(client.clone(), (record, self.uses)) {
+        // What was kept is not trusted to add up.
+        self.taken_from_known = self.taken_from_known.wrapping_add(record.last);
+        if let Some((before, used)) = self.records.insert(client.clone(), (record, self.uses)) {
+            self.taken_from_known = self.taken_from_known.wrapping_sub(before.last);
             self.by_use.remove(&used);
         }
         self.by_use.insert(self.uses, client);
@@ -110,7 +135,9 @@ impl ClientRecords {
             let Some((_, oldest)) = self.by_use.pop_first() else {
                 break;
             };
-            self.records.remove(&oldest);
+            if let Some((forgotten, _)) = self.records.remove(&oldest) {
+                self.taken_from_known = self.taken_from_known.wrapping_sub(forgotten.last);
+            }
         }
     }
 }

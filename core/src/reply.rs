@@ -23,7 +23,7 @@ impl Reply {
             }
             Outcome::Deleted { old } => (old.as_ref(), None, &[][..]),
             Outcome::Sent => return Ok("null".into()),
-            Outcome::Duplicate { seq } => return Ok(duplicate(*seq)),
+            Outcome::Duplicate { seq, at } => return Ok(duplicate(*seq, *at)),
             Outcome::Refused(refusal) => return Err(*refusal),
         };
         let has_old = matches!(self.returning, None | Some(Returning::Both));
@@ -47,9 +47,14 @@ impl Reply {
     }
 }
 
-fn duplicate(seq: u64) -> String {
+fn duplicate(seq: u64, at: Option<u64>) -> String {
     let mut text = String::from(r#"{"duplicate":true,"seq":"#);
     push_number(&mut text, seq);
+    text.push_str(r#","at":"#);
+    match at {
+        Some(at) => push_number(&mut text, at),
+        None => text.push_str("null"),
+    }
     text.push('}');
     text
 }

@@ -101,7 +101,7 @@ impl Step {
     }
 
     fn push_client(&self, out: &mut Vec<u8>) {
-        if let Some(Mutation { client, seq }) = &self.client {
+        if let Some(Mutation { client, seq, .. }) = &self.client {
             push_text(out, client);
             push_number(out, *seq);
         }

@@ -6,6 +6,7 @@ use alloc::sync::Arc;
 
 use crate::event::{envelope, push_position, push_subscription};
 use crate::group::Item;
+use crate::mutation::Echo;
 use crate::name::GroupRef;
 use crate::text::{push_number, push_string};
 
@@ -27,6 +28,9 @@ pub struct Sync<'a> {
     pub seq: u64,
     /// Unix milliseconds.
     pub timestamp: u64,
+    /// The last mutations that were taken from the clients that the subscription asks about; `None` where it asks about none,
+    /// or is not told its position yet.
+    pub mutations: Option<&'a [Echo]>,
 }
 
 impl Sync<'_> {
@@ -34,8 +38,27 @@ impl Sync<'_> {
         let mut out = envelope(self.timestamp, self.group, self.item, value_bytes);
         push_subscription(&mut out, self.subscription_id);
         push_position(&mut out, self.epoch, self.seq);
+        if let Some(mutations) = self.mutations {
+            push_mutations(&mut out, mutations);
+        }
         out
     }
+}
+
+fn push_mutations(out: &mut String, mutations: &[Echo]) {
+    out.push_str(r#","mutations":["#);
+    for (index, Echo { tag, seq }) in mutations.iter().enumerate() {
+        out.push_str(if 0 < index {
+            r#",{"tag":"#
+        } else {
+            r#"{"tag":"#
+        });
+        push_string(out, tag);
+        out.push_str(r#","seq":"#);
+        push_number(out, *seq);
+        out.push('}');
+    }
+    out.push(']');
 }
 
 /// One page of a snapshot. `more` says that others follow, `reset` that the subscription wanted to come back to a place
@@ -83,14 +106,14 @@ pub fn error_frame(subscription_id: Option<&str>, code: &str, message: &str) -> 
     out
 }
 
-/// The answer to a GET of a group or, with `item`, of one item. Where there is `more`, `after` tells where to go on.
+/// The answer to a GET of a group or, with `item`, of one item. `next_after` tells where to go on, if there is more.
 pub fn snapshot_json(
     group: GroupRef<'_>,
     item: Option<&str>,
     epoch: &str,
     seq: u64,
     items: &[(Arc<str>, Item)],
-    more: bool,
+    next_after: Option<u64>,
 ) -> String {
     let mut out = String::with_capacity(items_bytes(items));
     out.push_str(r#"{"streamName":"#);
@@ -104,13 +127,13 @@ pub fn snapshot_json(
     }
     push_position(&mut out, epoch, seq);
     push_items(&mut out, items);
-    match items.last() {
-        Some((_, last)) if more => {
+    match next_after {
+        Some(after) => {
             out.push_str(r#","more":true,"after":"#);
-            push_number(&mut out, last.created_seq);
+            push_number(&mut out, after);
             out.push('}');
         }
-        _ => out.push_str(r#","more":false}"#),
+        None => out.push_str(r#","more":false}"#),
     }
     out
 }
@@ -157,6 +180,7 @@ mod tests {
         epoch: "k3",
         seq: 57,
         timestamp: 1_760_000_000_000,
+        mutations: None,
     };
 
     fn json(text: &str) -> Json {
@@ -193,6 +217,25 @@ mod tests {
             resume_sync_frame(&SYNC, 41),
             frame(r#"{"type":"sync","mode":"resume","from":41}}"#)
         );
+        let echo = Echo {
+            tag: "ab".into(),
+            seq: 112,
+        };
+        let asking = Sync {
+            mutations: Some(&[echo.clone(), echo]),
+            ..SYNC
+        };
+        assert!(resume_sync_frame(&asking, 41).contains(
+            r#""seq":57,"mutations":[{"tag":"ab","seq":112},{"tag":"ab","seq":112}],"event":{"#
+        ));
+        let asking = Sync {
+            mutations: Some(&[]),
+            ..SYNC
+        };
+        assert!(
+            page_sync_frame(&asking, &[], false, false)
+                .contains(r#""seq":57,"mutations":[],"event":{"#)
+        );
         assert_eq!(
             error_frame(Some("s1"), "subscription.version_mismatch", "…"),
             r#"{"type":"error","subscriptionId":"s1","code":"subscription.version_mismatch","message":"…"}"#
@@ -206,12 +249,12 @@ mod tests {
     #[test]
     fn a_snapshot_tells_where_to_go_on() {
         let head = r#"{"streamName":"chat","groupId":"r1","id":null,"epoch":"k3","seq":57,"items":[{"id":"m1","seq":52,"data":{}}]"#;
-        let snapshot = |more| snapshot_json(GROUP, None, "k3", 57, &items(), more);
+        let snapshot = |next_after| snapshot_json(GROUP, None, "k3", 57, &items(), next_after);
         assert_eq!(
-            snapshot(true),
+            snapshot(Some(50)),
             head.to_string() + r#","more":true,"after":50}"#
         );
-        assert_eq!(snapshot(false), head.to_string() + r#","more":false}"#);
+        assert_eq!(snapshot(None), head.to_string() + r#","more":false}"#);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use iii_stream_core::command::{Action, Condition, Mutation};
 use iii_stream_core::{
     Change, Command, Demand, Floor, Group, GroupLimits, Json, Kind, Ops, Outcome, Refusal,
+    client_tag,
 };
 use proptest::prelude::*;
 
@@ -61,10 +62,12 @@ fn condition() -> impl Strategy<Value = Condition> {
 }
 
 fn command() -> impl Strategy<Value = Command> {
-    let mutation = ("[xy]", 1..6_u64).prop_map(|(client, seq)| Mutation {
-        client: client.into(),
-        seq,
-    });
+    let mutation =
+        ("[xy]", 1..6_u64, any::<bool>()).prop_map(|(client, seq, is_resent)| Mutation {
+            client: client.into(),
+            seq,
+            is_resent,
+        });
     (
         item(),
         any::<bool>(),
@@ -107,9 +110,22 @@ struct Watch {
     event_ms: u64,
     sync_ms: u64,
     items: HashMap<Arc<str>, u64>,
+    changes: Vec<Change>,
 }
 
 impl Watch {
+    /// The sequence of an item's last change, as far as `group` can know it.
+    fn last_change(&self, group: &Group, id: &str, counts_events: bool) -> Option<u64> {
+        let is_there = group.item_seq(id).is_some();
+        let first = group.history_first_seq().unwrap_or(u64::MAX);
+        let last = self.changes.iter().rev().find(|change| {
+            change.item.as_deref() == Some(id)
+                && (counts_events || !matches!(change.kind, Kind::Event { .. }))
+        });
+        let last = last.map(|change| change.seq);
+        last.filter(|seq| is_there || first <= *seq)
+    }
+
     fn event(&mut self, change: &Change, now_ms: u64) {
         assert_eq!(change.seq, self.seq + 1, "sequences have no gap");
         assert!(
@@ -133,6 +149,7 @@ impl Watch {
         }
         self.seq = change.seq;
         self.event_ms = change.timestamp;
+        self.changes.push(change.clone());
     }
 
     fn sync(&mut self, timestamp: u64) {
@@ -173,11 +190,11 @@ impl Model {
     }
 
     /// Whether a command may be carried out, by its mutation alone.
-    fn takes(&mut self, mutation: &Mutation, outcome: &Outcome) -> bool {
+    fn takes(&mut self, mutation: &Mutation, outcome: &Outcome, at: Option<u64>) -> bool {
         let last = self.clients.get(&mutation.client).copied();
         match last {
             Some(last) if mutation.seq <= last => {
-                assert_eq!(*outcome, Outcome::Duplicate { seq: last });
+                assert_eq!(*outcome, Outcome::Duplicate { seq: last, at });
                 false
             }
             Some(last) if mutation.seq != last + 1 => {
@@ -211,12 +228,17 @@ fn check_command(
     now_ms: u64,
 ) {
     let seq_before = command.item.as_deref().and_then(|id| group.item_seq(id));
+    let counts_events = matches!(command.action, Action::Send { .. });
+    let at = command
+        .item
+        .as_ref()
+        .and_then(|id| watch.last_change(group, id, counts_events));
     let committed = group.commit(command.clone(), now_ms, Demand::Values);
     let outcome = &committed.reply.outcome;
     let is_taken = command
         .mutation
         .as_ref()
-        .is_none_or(|mutation| model.takes(mutation, outcome));
+        .is_none_or(|mutation| model.takes(mutation, outcome, at));
     let holds = match command.condition {
         None => true,
         Some(Condition::Seq(seq)) => seq_before == Some(seq),
@@ -287,6 +309,7 @@ fn the_client_that_was_silent_for_longest_is_forgotten_first() {
             mutation: Some(Mutation {
                 client: client.into(),
                 seq,
+                is_resent: false,
             }),
             returning: None,
         };
@@ -298,11 +321,148 @@ fn the_client_that_was_silent_for_longest_is_forgotten_first() {
             "{client} {seq}"
         );
     }
-    assert_eq!(commit("a", 2), Outcome::Duplicate { seq: 2 });
+    let duplicate = Outcome::Duplicate {
+        seq: 2,
+        at: Some(4),
+    };
+    assert_eq!(commit("a", 2), duplicate);
     assert_eq!(
         commit("b", 2),
         Outcome::Refused(Refusal::MutationUnknown { got: 2 })
     );
+}
+
+/// A command with a mutation.
+fn mutation(client: &str, seq: u64, is_resent: bool, action: Action) -> Command {
+    Command {
+        item: Some("i".into()),
+        action,
+        condition: None,
+        mutation: Some(Mutation {
+            client: client.into(),
+            seq,
+            is_resent,
+        }),
+        returning: None,
+    }
+}
+
+#[test]
+fn a_first_mutation_that_was_sent_before_is_refused_once_somebody_was_forgotten() {
+    let set = || Action::Set {
+        value: json("1"),
+        ttl_ms: None,
+    };
+    let mut group = Group::new("e".into(), Floor::default(), limits(2));
+    let mut commit = |client: &str, is_resent| {
+        let command = mutation(client, 1, is_resent, set());
+        group.commit(command, 1, Demand::Values).reply.outcome
+    };
+    let unknown = Outcome::Refused(Refusal::MutationUnknown { got: 1 });
+    // Two may be known, so nobody is forgotten by them.
+    assert!(matches!(commit("a", true), Outcome::Set { .. }));
+    assert!(matches!(commit("b", true), Outcome::Set { .. }));
+    assert!(matches!(commit("c", true), Outcome::Set { .. }));
+    // That was one too many: `a` is forgotten.
+    assert_eq!(commit("a", true), unknown);
+    assert_eq!(commit("new", true), unknown);
+    assert!(matches!(commit("new", false), Outcome::Set { .. }));
+    assert!(matches!(
+        commit("new", true),
+        Outcome::Duplicate { seq: 1, .. }
+    ));
+}
+
+#[test]
+fn whether_somebody_was_forgotten_is_known_after_a_restart_with_more_room() {
+    let set = || Action::Set {
+        value: json("1"),
+        ttl_ms: None,
+    };
+    let refused = |clients: &[&str]| {
+        let mut group = Group::new("e".into(), Floor::default(), limits(2));
+        for client in clients {
+            group.commit(mutation(client, 1, false, set()), 1, Demand::Values);
+        }
+        let mut state = Vec::new();
+        group.image().write_state(&mut state);
+        let again = Group::from_image("e".into(), &state, limits(100));
+        let outcome =
+            again
+                .expect("an image")
+                .commit(mutation("other", 1, true, set()), 1, Demand::Values);
+        outcome.reply.outcome == Outcome::Refused(Refusal::MutationUnknown { got: 1 })
+    };
+    assert!(!refused(&["a", "b"]));
+    assert!(refused(&["a", "b", "c"]));
+}
+
+#[test]
+fn a_duplicate_tells_the_last_change_of_its_item() {
+    let mut group = Group::new("e".into(), Floor::default(), limits(2));
+    let mut commit = |client: &str, seq, action| {
+        let command = mutation(client, seq, true, action);
+        group.commit(command, 1, Demand::Values).reply
+    };
+    let set = || Action::Set {
+        value: json("1"),
+        ttl_ms: None,
+    };
+    let send = || Action::Send {
+        label: json("\"t\""),
+        data: json("0"),
+    };
+    commit("a", 1, set());
+    commit("b", 1, send());
+    assert_eq!(
+        commit("a", 1, set()).to_json().as_deref(),
+        Ok(r#"{"duplicate":true,"seq":1,"at":1}"#)
+    );
+    // The event is the second change, and leaves the value.
+    let at = |reply: iii_stream_core::Reply| match reply.outcome {
+        Outcome::Duplicate { at, .. } => at,
+        outcome => panic!("{outcome:?}"),
+    };
+    assert_eq!(at(commit("b", 1, send())), Some(2));
+    commit("a", 2, Action::Delete);
+    assert_eq!(at(commit("a", 2, Action::Delete)), Some(3));
+    group.trim_history(0);
+    let duplicate = group.commit(mutation("a", 2, true, Action::Delete), 1, Demand::Values);
+    assert_eq!(
+        duplicate.reply.to_json().as_deref(),
+        Ok(r#"{"duplicate":true,"seq":2,"at":null}"#)
+    );
+}
+
+#[test]
+fn mutations_are_told_up_to_a_place_in_the_history() {
+    let mut group = Group::new("e".into(), Floor::default(), limits(2));
+    let set = || Action::Set {
+        value: json("1"),
+        ttl_ms: None,
+    };
+    for (client, seq) in [("a", 1), ("a", 2), ("b", 1), ("a", 3)] {
+        group.commit(mutation(client, seq, false, set()), 1, Demand::Values);
+    }
+    let told = |group: &Group, seq| {
+        let echoes = group.mutations_up_to(["a", "b", "stranger"], seq);
+        let told = echoes.into_iter().map(|echo| {
+            let client = if echo.tag == client_tag("a") {
+                "a"
+            } else {
+                "b"
+            };
+            (client, echo.seq)
+        });
+        told.collect::<Vec<_>>()
+    };
+    assert_eq!(told(&group, 4), [("a", 3), ("b", 1)]);
+    assert_eq!(told(&group, 3), [("a", 2), ("b", 1)]);
+    assert_eq!(told(&group, 2), [("a", 2)]);
+    assert_eq!(told(&group, 0), []);
+    group.trim_history(0);
+    assert_eq!(told(&group, 4), [("a", 3), ("b", 1)]);
+    assert_eq!(told(&group, 3), []);
 }
 
 #[test]

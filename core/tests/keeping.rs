@@ -367,6 +367,7 @@ fn a_step_takes_little_more_than_what_happened() {
         mutation: Some(Mutation {
             client: "client".into(),
             seq: 1,
+            is_resent: false,
         }),
         ..set("doc", "1")
     };
@@ -386,6 +387,7 @@ fn a_mutation_that_was_refused_is_kept() {
         mutation: Some(Mutation {
             client: "c".into(),
             seq: 1,
+            is_resent: false,
         }),
         ..set("i", "1")
     };
@@ -398,7 +400,10 @@ fn a_mutation_that_was_refused_is_kept() {
     assert_eq!(again.restore(&bytes), Ok(Restored::Done));
     assert_eq!(again.restore(&bytes), Ok(Restored::Skipped));
     let duplicate = again.commit(refused, NOW_MS, Demand::Ops);
-    assert_eq!(duplicate.reply.outcome, Outcome::Duplicate { seq: 1 });
+    assert_eq!(
+        duplicate.reply.outcome,
+        Outcome::Duplicate { seq: 1, at: None }
+    );
     assert_eq!(duplicate.step, None);
 }
 
@@ -433,6 +438,7 @@ fn fewer_clients_are_remembered_when_fewer_may_be() {
         let mutation = Some(Mutation {
             client: client.into(),
             seq: 1,
+            is_resent: false,
         });
         group.commit(
             Command {
@@ -454,6 +460,7 @@ fn fewer_clients_are_remembered_when_fewer_may_be() {
             let mutation = Some(Mutation {
                 client: (*client).into(),
                 seq: 1,
+                is_resent: false,
             });
             let committed = again.clone().commit(
                 Command {

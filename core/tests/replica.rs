@@ -36,8 +36,10 @@ struct Made {
     call: Call,
     item: Option<String>,
     answer: Option<Answer>,
-    /// Whether a `sync` said that it was taken.
+    /// Whether a `sync` or an echo said that it was taken.
     is_told: bool,
+    /// The epoch in which that, or an answer, was heard.
+    epoch: Option<usize>,
 }
 
 struct Followed {
@@ -142,6 +144,7 @@ impl Client {
             call,
             answer: None,
             is_told: false,
+            epoch: None,
         });
     }
 
@@ -153,11 +156,11 @@ impl Client {
                     self.heard.push(frame);
                 }
             }
-            Out::Answer(client, seq, answer) => self.answer(&client, seq, answer),
+            Out::Answer(client, seq, answer) => self.answer(&client, seq, answer, epoch),
         }
     }
 
-    fn answer(&mut self, client: &str, seq: u64, answer: Answer) {
+    fn answer(&mut self, client: &str, seq: u64, answer: Answer, epoch: usize) {
         let mut mutations = self.mutations.iter_mut();
         let made = mutations.find(|made| made.call.client == client && made.call.seq == seq);
         let made = made.expect("a mutation that was made");
@@ -165,6 +168,7 @@ impl Client {
             return;
         }
         made.answer = Some(answer);
+        made.epoch = made.epoch.or(Some(epoch));
         match answer {
             Answer::Taken { change_seq } => self.replica.acknowledge(client, seq, change_seq),
             Answer::Duplicate { at } => self.replica.acknowledge(client, seq, at),
@@ -196,11 +200,11 @@ impl Client {
                 confirmed["client"] == made.call.client && confirmed["seq"] == made.call.seq
             });
             let made = made.expect("a mutation that was made");
-            if confirmed["changeSeq"].is_null() {
-                assert!(!made.is_told);
-                self.is_ahead |= 1 < self.follows.len();
-                made.is_told = true;
-            }
+            assert!(!made.is_told, "told once");
+            made.is_told = true;
+            made.epoch = Some(epoch);
+            let is_echo = confirmed["changeSeq"].is_u64();
+            self.is_ahead |= !is_echo && 1 < self.follows.len();
         }
         let frame: Value = serde_json::from_str(text).expect("JSON text");
         let seq = frame["seq"].as_u64().expect("a sequence");
@@ -336,7 +340,9 @@ impl Client {
                     && made.call.seq < later.call.seq
                     && is_in(later)
             });
-            is_followed && !is_void && !is_overtaken && !is_in(made)
+            // What was taken in another epoch is lost.
+            let is_lost = made.epoch.is_some_and(|taken| taken < epoch);
+            is_followed && !is_void && !is_lost && !is_overtaken && !is_in(made)
         });
         shown.collect()
     }

@@ -11,6 +11,7 @@ use hyper::header::{HeaderValue, ORIGIN};
 use hyper::{HeaderMap, StatusCode, Uri};
 use iii_stream_core::fields::{Fields, kind_of};
 use iii_stream_core::text::push_string;
+use iii_stream_core::{Grants, Pattern};
 use tokio::time::Instant;
 
 use crate::clock;
@@ -26,16 +27,20 @@ pub struct Auth {
     function_id: Option<String>,
     time_max: Duration,
     require_context: bool,
-    allowed_origins: Vec<String>,
+    allowed_origins: Vec<Pattern>,
+    /// What clients may do, unless the function says something else.
+    default_grants: Arc<Grants>,
 }
 
-/// What the auth function said of a client that it lets in.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Grant {
+/// With what a client is let in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pass {
     /// Kept for the connection, as JSON text; `None` is `null`.
     pub context: Option<Arc<str>>,
     /// When the connection must end.
     pub expires_at: Option<Instant>,
+    /// What the client may do.
+    pub grants: Arc<Grants>,
 }
 
 /// What the auth function is told of a request.
@@ -50,20 +55,30 @@ pub struct AuthRequest<'a> {
 }
 
 impl Auth {
-    /// Lets everybody in unless `function_id` names a function to ask.
+    /// Lets everybody in with `default_grants`, unless `function_id` names a function to ask: then clients of whom it says no
+    /// more may read.
     pub fn new(
         registry: Arc<Registry>,
         function_id: Option<String>,
         time_max: Duration,
         require_context: bool,
-        allowed_origins: Vec<String>,
+        allowed_origins: &[String],
+        default_grants: Grants,
     ) -> Self {
+        let default_grants = match function_id {
+            Some(_) => Grants::read_only(),
+            None => default_grants,
+        };
         Self {
             registry,
             function_id,
             time_max,
             require_context,
-            allowed_origins,
+            allowed_origins: allowed_origins
+                .iter()
+                .map(|origin| Pattern::new(origin))
+                .collect(),
+            default_grants: Arc::new(default_grants),
         }
     }
 
@@ -71,10 +86,14 @@ impl Auth {
     ///
     /// Errors: 401 when the function refuses, 403 for an origin that is not allowed, 503 when the function could not
     /// be asked or its answer is no use.
-    pub async fn admit(&self, request: AuthRequest<'_>) -> Result<Grant, Refused> {
+    pub async fn admit(&self, request: AuthRequest<'_>) -> Result<Pass, Refused> {
         self.check_origin(request.headers)?;
         let Some(function_id) = &self.function_id else {
-            return Ok(Grant::default());
+            return Ok(Pass {
+                context: None,
+                expires_at: None,
+                grants: self.default_grants.clone(),
+            });
         };
         if self.registry.find(function_id).is_none() {
             tracing::warn!(function = %function_id, "the auth function is not registered, nobody is let in");
@@ -98,13 +117,13 @@ impl Auth {
     /// Whether pages of this origin may connect.
     pub fn allows_origin(&self, origin: &HeaderValue) -> bool {
         let mut allowed = self.allowed_origins.iter();
-        self.allowed_origins.is_empty()
-            || allowed.any(|allowed| allowed.as_bytes() == origin.as_bytes())
+        let matches = |origin: &str| allowed.any(|allowed| allowed.matches(origin));
+        self.allowed_origins.is_empty() || origin.to_str().is_ok_and(matches)
     }
 
     /// Whether only pages of certain origins may connect.
     pub fn knows_origins(&self) -> bool {
-        !self.allowed_origins.is_empty()
+        !self.allowed_origins.is_empty() && !self.allowed_origins.iter().any(Pattern::is_any)
     }
 
     /// Whether a function decides who may connect.
@@ -132,7 +151,7 @@ impl Auth {
         })
     }
 
-    fn read_result(&self, function_id: &str, result: CallResult) -> Result<Grant, Refused> {
+    fn read_result(&self, function_id: &str, result: CallResult) -> Result<Pass, Refused> {
         let unauthorized = |message| Refused {
             status: StatusCode::UNAUTHORIZED,
             message,
@@ -154,7 +173,8 @@ impl Auth {
             tracing::warn!(function = %function_id, got = kind_of(&json), "the auth function must return an object, nobody is let in");
             unavailable("the auth function returned no object that can be read")
         };
-        let fields = Fields::read(&json, &["context", "expires_at"]).map_err(|_| useless())?;
+        let fields =
+            Fields::read(&json, &["context", "expires_at", "grants"]).map_err(|_| useless())?;
         let context: Option<Arc<str>> = fields.optional(0).map(|raw| raw.get().into());
         if self.require_context && context.is_none() {
             return Err(unauthorized(
@@ -165,9 +185,18 @@ impl Auth {
             .optional_u64(1)
             .map_err(|_| useless())?
             .map(instant_of);
-        Ok(Grant {
+        let grants = match fields.raw(2) {
+            None => self.default_grants.clone(),
+            // `null` is no list: it would otherwise grant more than an empty one.
+            Some(raw) => Arc::new(Grants::from_text(raw.get()).map_err(|error| {
+                tracing::warn!(function = %function_id, %error, "the grants that the auth function gave cannot be read, the client is not let in");
+                unavailable("the auth function gave grants that cannot be read")
+            })?),
+        };
+        Ok(Pass {
             context,
             expires_at,
+            grants,
         })
     }
 }

@@ -34,7 +34,7 @@ use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
 use crate::state;
 use crate::store::OpenError;
-use crate::stream::{self, CustomStorage};
+use crate::stream::{CustomStorage, StreamFunctions};
 use crate::subscriber::Subscribers;
 use crate::worker::Workers;
 
@@ -286,7 +286,12 @@ impl Parts {
             adapter,
             tokio::runtime::Handle::current(),
         ));
-        stream::register(&registry, &shared_store, &custom);
+        let functions = Arc::new(StreamFunctions::new(
+            shared_store.clone(),
+            custom.clone(),
+            &metrics,
+        ));
+        functions.register(&registry);
         let workers = Arc::new(Workers::new(
             registry.clone(),
             triggers.clone(),
@@ -313,6 +318,7 @@ impl Parts {
         let subscribers = Arc::new(Subscribers::new(
             hub.clone(),
             custom,
+            functions,
             joins,
             leaves,
             metrics.clone(),
@@ -323,7 +329,8 @@ impl Parts {
             config.auth.function_id.clone(),
             config.auth.time_max,
             config.auth.require_context,
-            config.auth.allowed_origins.clone(),
+            &config.auth.allowed_origins,
+            config.auth.default_grants.clone(),
         ));
         let subscriber_door = SubscriberDoor {
             subscribers: subscribers.clone(),

@@ -5,8 +5,11 @@ import { readdirSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { folder } from "./installed.mjs";
 
-const everything = readdirSync(new URL(".", import.meta.url)).filter((name) => name.endsWith(".test.mjs"));
-const args = process.argv.length > 2 ? process.argv.slice(2) : everything.map((name) => `test/${name}`);
+const testsIn = (path) =>
+  readdirSync(new URL(`../${path}`, import.meta.url))
+    .filter((name) => name.endsWith(".test.mjs"))
+    .map((name) => `${path}/${name}`);
+const args = process.argv.length > 2 ? process.argv.slice(2) : [...testsIn("test"), ...testsIn("test/client")];
 const { status } = spawnSync(
   process.execPath,
   ["--test", "--test-reporter=spec", "--test-timeout=120000", ...args],

@@ -583,6 +583,15 @@ const CLAIMS = {
     await worker.settled();
     for (const [how, expected] of [['throws', 401], ['hangs', 503], ['text', 503]]) assert.equal(await status(own.subscriber(`/?how=${how}`)), expected, how);
   },
+  'say what the client may read': async (t) => {
+    const own = await serverWith(t, { auth_function: 'auth' });
+    const worker = await own.peer();
+    worker.serve('auth', () => ({ result: { grants: [{ stream: 's', can: ['read'] }] } }));
+    await worker.settled();
+    const viewer = await own.subscriber();
+    const answers = [await viewer.join('s', 'g'), await viewer.join('other', 'g')];
+    assert.deepEqual(answers.map(({ event }) => event.type), ['sync', 'unauthorized']);
+  },
   'the address only': 'decoded',
   decoded: async (t) => {
     const own = await serverWith(t, { auth_function: 'auth' });
@@ -696,6 +705,8 @@ const CLOSED = {
   'nobody has registered the function; its worker is gone': [503, 'gone'],
   'it takes longer than 5 s (`auth_timeout_ms`)': [503, 'hangs'],
   'it answers something other than an object': [503, 'text'],
+  'it gives grants that cannot be read': [503, 'misspelled'],
+  'nothing of what is asked for is granted': ['unauthorized', 'stranger'],
   "the page's `Origin` is not in `allowed_origins`": [403, 'ada', { origin: 'https://elsewhere.example' }],
   '`expires_at` comes': [4001, 'old'],
   'a join guard answers `{"unauthorized": true}`': ['unauthorized', 'ada', {}, { result: { unauthorized: true } }],
@@ -719,6 +730,8 @@ for (const [what, gets] of rows) {
     const worker = await own.peer();
     const ANSWERS = {
       throws: { error: { code: 'x', message: 'no' } }, nobody: { result: { context: null } }, hangs: undefined, text: { result: 'come in' },
+      misspelled: { result: { context: 'ada', grants: [{ streams: 's', can: ['read'] }] } },
+      stranger: { result: { context: 'ada', grants: [{ stream: 'other', can: ['read'] }] } },
       ada: { result: { context: 'ada' } }, old: { result: { context: 'ada', expires_at: 1 } },
     };
     if (who !== 'gone') worker.serve('auth', () => ANSWERS[who]);

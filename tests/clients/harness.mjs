@@ -74,16 +74,16 @@ export const newFolder = () => mkdtemp(joinPath(tmpdir(), 'iii-stream-clients-')
 
 /**
  * Runs the server on free ports; `stream` adds keys to the iii-stream configuration. Its folder, in which its data is, is removed
- * with it, unless `folder` names one to stay. `binary` is what is run instead of the server's own.
+ * with it, unless `folder` names one to stay. `binary` is what is run instead of the server's own, `args` are more arguments.
  */
-export async function startServer({ stream = {}, manager = {}, folder: given, binary = serverBinary() } = {}) {
+export async function startServer({ stream = {}, manager = {}, folder: given, binary = serverBinary(), args = [] } = {}) {
   const folder = given ?? await newFolder();
   const config = joinPath(folder, 'config.yaml');
   const entry = (name, body) => `- name: ${name}\n  config:\n${yaml(body, '    ')}`;
   await writeFile(config, entry('iii-stream', { port: 0, host: '127.0.0.1', admin_port: 0, adapter: adapter(), ...stream })
     + entry('iii-worker-manager', { port: 0, host: '127.0.0.1', ...manager }));
 
-  const child = spawn(binary, ['--config', config], {
+  const child = spawn(binary, ['--config', config, ...args], {
     cwd: folder, stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, RUST_LOG: process.env.RUST_LOG ?? 'info' },
   });
   const server = new Server(child, folder, given !== undefined);

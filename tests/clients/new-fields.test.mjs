@@ -117,12 +117,12 @@ test('mutation: applied once; a repetition is answered as a duplicate', async ()
   const client = unique('client');
   const update = (seq) => call('update', { ...at, ops: counter, mutation: { client, seq } });
   assert.deepEqual((await update(1)).new_value, { n: 1 });
-  assert.deepEqual(await update(1), { duplicate: true, seq: 1 });
+  assert.deepEqual(await update(1), { duplicate: true, seq: 1, at: 1 });
   // Other people's changes move the group's sequence away from the client's.
   await call('set', { ...at, item_id: 'other', data: 1 });
   await call('set', { ...at, item_id: 'other', data: 2 });
   assert.deepEqual((await update(2)).new_value, { n: 2 });
-  assert.deepEqual(await update(2), { duplicate: true, seq: 2 });
+  assert.deepEqual(await update(2), { duplicate: true, seq: 2, at: 4 });
   assert.equal((await update(1)).duplicate, true, 'long past');
   assert.deepEqual(await call('get', at), { n: 2 });
   for (const type of ['create', 'create', 'update', 'update']) assert.equal((await watcher.next()).event.type, type);
@@ -176,10 +176,10 @@ test('mutation: a delete of nothing and a send count too', async () => {
   const watcher = await watch(at.group_id);
   const client = unique('client');
   assert.deepEqual(await call('delete', { ...at, mutation: { client, seq: 1 } }), { old_value: null });
-  assert.deepEqual(await call('delete', { ...at, mutation: { client, seq: 1 } }), { duplicate: true, seq: 1 });
+  assert.deepEqual(await call('delete', { ...at, mutation: { client, seq: 1 } }), { duplicate: true, seq: 1, at: null });
   const send = { stream_name: STREAM, group_id: at.group_id, type: 'typing', data: 1, mutation: { client, seq: 2 } };
   assert.equal(await call('send', send), null);
-  assert.deepEqual(await call('send', send), { duplicate: true, seq: 2 });
+  assert.deepEqual(await call('send', send), { duplicate: true, seq: 2, at: null });
   assert.equal((await watcher.next()).event.event.type, 'typing');
   await watcher.nothingSince();
 });

@@ -148,9 +148,9 @@ class Conversation {
       // Answers of calls come when they are ready, and so do calls of a worker's own functions.
       const wanted = JSON.parse(text);
       const id = wanted.type === 'invocationresult' ? this.#names.get(String(wanted.invocation_id).slice(1)) : undefined;
-      const isFree = ({ type }) => ['invokefunction', 'invocationresult'].includes(type);
+      const isFree = ({ type }) => ['invokefunction', 'invocationresult', 'result'].includes(type);
       const isWanted = (frame) => (isFree(wanted)
-        ? frame.type === wanted.type && (id === undefined || frame.invocation_id === id)
+        ? frame.type === wanted.type && frame.id === wanted.id && (id === undefined || frame.invocation_id === id)
         : !isFree(frame));
       const frame = await peer.take(isWanted, `${name} to hear ${text}`);
       assert.equal(frame.binary, false);
@@ -299,8 +299,9 @@ class Conversation {
     const peers = [...this.#peers];
     const settle = () => Promise.all(peers.map(([name, peer]) => (name.startsWith('worker') ? peer.settled() : peer.ping())));
     await settle();
-    // Where an auth function decides there is nobody to answer for one more client.
-    if (!this.config.stream.auth_function) for (const group of this.#groups) await this.#fence(group);
+    // Where an auth function decides there is nobody to answer for one more client, and not everybody may read everything.
+    const { auth_function, default_grants } = this.config.stream;
+    if (!auth_function && !default_grants) for (const group of this.#groups) await this.#fence(group);
     await settle();
     for (const [name, stream] of this.#streams) assert.deepEqual(await stream.left(), [], `${name} heard nothing else`);
     for (const [name, peer] of peers) {

@@ -67,6 +67,10 @@ pub(super) struct Overlay {
     shown: Shown,
     /// Whether `shown` is of an older base or queue.
     is_stale: bool,
+    /// How many of the queue are acknowledged.
+    acknowledged: usize,
+    /// How many of the queue depend on when the item changed last.
+    dependent: usize,
 }
 
 #[derive(Debug)]
@@ -86,12 +90,20 @@ pub(super) struct Acknowledged {
     pub(super) is_due_at_sync: bool,
 }
 
+impl Pending {
+    fn depends_on_seq(&self) -> bool {
+        matches!(self.condition, Some(Condition::Seq(_)))
+    }
+}
+
 impl Overlay {
     pub(super) fn new() -> Self {
         Self {
             queue: VecDeque::new(),
             shown: Shown::Unknown,
             is_stale: true,
+            acknowledged: 0,
+            dependent: 0,
         }
     }
 
@@ -129,6 +141,7 @@ impl Overlay {
         self.shown(base);
         let is_touched = self.is_effective();
         let (is_effective, prediction) = self.shown.step(&pending, base, is_touched);
+        self.dependent += usize::from(pending.depends_on_seq());
         self.queue.push_back(Queued {
             pending,
             is_effective,
@@ -148,11 +161,12 @@ impl Overlay {
     /// Takes away the first mutation, whose effect is now in the base, and nothing else is. Where nothing of what follows
     /// depends on when the base changed last, what is shown stays.
     pub(super) fn confirm_first(&mut self) {
-        let Some(Queued { pending, .. }) = self.queue.pop_front() else {
+        let Some(queued) = self.queue.pop_front() else {
             return;
         };
-        let depends = |queued: &Queued| matches!(queued.pending.condition, Some(Condition::Seq(_)));
-        self.is_stale |= self.queue.iter().any(depends);
+        self.uncount(&queued);
+        self.is_stale |= 0 < self.dependent;
+        let pending = queued.pending;
         if let Shown::Present { creator, .. } = &mut self.shown
             && *creator == Some(pending.number)
         {
@@ -166,23 +180,52 @@ impl Overlay {
     }
 
     /// Takes away a mutation, whatever came of it.
-    pub(super) fn withdraw(&mut self, tag: &str, seq: u64) {
-        self.retain(&mut |queued| queued.pending.seq != seq || *queued.pending.tag != *tag);
+    pub(super) fn withdraw(&mut self, pending: &Pending) {
+        let queued = self.place(pending);
+        if let Some(queued) = queued.and_then(|place| self.queue.remove(place)) {
+            self.uncount(&queued);
+            self.is_stale |= queued.is_effective;
+        }
     }
 
-    /// Notes that a mutation was taken, of the client with this tag. Whether it is there.
-    pub(super) fn acknowledge(&mut self, tag: &str, seq: u64, heard: Acknowledged) -> bool {
-        let mut queue = self.queue.iter_mut();
-        let queued = queue.find(|queued| queued.pending.seq == seq && *queued.pending.tag == *tag);
+    /// Notes that a mutation was taken. Whether it is there.
+    pub(super) fn acknowledge(&mut self, pending: &Pending, heard: Acknowledged) -> bool {
+        let queued = self.place(pending);
+        let queued = queued.and_then(|place| self.queue.get_mut(place));
         queued.is_some_and(|queued| {
-            queued.acknowledged = Some(heard);
+            self.acknowledged += usize::from(queued.acknowledged.replace(heard).is_none());
             true
         })
     }
 
+    /// The same, of the client with this tag.
+    pub(super) fn acknowledge_echo(&mut self, tag: &str, seq: u64, heard: Acknowledged) {
+        let mut queue = self.queue.iter();
+        let queued = queue.find(|queued| queued.pending.seq == seq && *queued.pending.tag == *tag);
+        if let Some(pending) = queued.map(|queued| queued.pending.clone()) {
+            self.acknowledge(&pending, heard);
+        }
+    }
+
+    /// Where a mutation is. They stand in the order in which they were made.
+    fn place(&self, pending: &Pending) -> Option<usize> {
+        let number = |queued: &Queued| queued.pending.number;
+        self.queue
+            .binary_search_by_key(&pending.number, number)
+            .ok()
+    }
+
+    /// A mutation is not in the queue any more.
+    fn uncount(&mut self, queued: &Queued) {
+        self.acknowledged -= usize::from(queued.acknowledged.is_some());
+        self.dependent -= usize::from(queued.pending.depends_on_seq());
+    }
+
     /// Takes away acknowledged mutations that are in the base.
     pub(super) fn settle(&mut self, mut is_in_base: impl FnMut(Acknowledged) -> bool) {
-        self.retain(&mut |queued| !queued.acknowledged.is_some_and(&mut is_in_base));
+        if 0 < self.acknowledged {
+            self.retain(&mut |queued| !queued.acknowledged.is_some_and(&mut is_in_base));
+        }
     }
 
     /// Makes the next `sync` bring whatever was acknowledged.
@@ -201,10 +244,15 @@ impl Overlay {
     }
 
     fn retain(&mut self, keeps: &mut dyn FnMut(&Queued) -> bool) {
-        let is_stale = &mut self.is_stale;
+        let (is_stale, acknowledged) = (&mut self.is_stale, &mut self.acknowledged);
+        let dependent = &mut self.dependent;
         self.queue.retain(|queued| {
             let is_kept = keeps(queued);
-            *is_stale |= !is_kept && queued.is_effective;
+            if !is_kept {
+                *is_stale |= queued.is_effective;
+                *acknowledged -= usize::from(queued.acknowledged.is_some());
+                *dependent -= usize::from(queued.pending.depends_on_seq());
+            }
             is_kept
         });
     }

@@ -188,13 +188,18 @@ impl Subscription {
         };
         if page.reset || !matches!(self.stage, Stage::Reading(_)) {
             let position = self.position.as_ref();
-            let heard = position.filter(|position| *position.epoch == **epoch);
+            let heard = match &self.stage {
+                Stage::Reading(before) if *before.epoch == **epoch => before.heard,
+                _ => position
+                    .filter(|position| *position.epoch == **epoch)
+                    .map(|position| position.seq),
+            };
             let is_held = self.is_complete || !self.confirmed.is_empty();
             self.stage = Stage::Reading(Reading {
                 epoch: epoch.as_ref().into(),
                 replacement: is_held.then(Confirmed::default),
                 between: Between::default(),
-                heard: heard.map(|position| position.seq),
+                heard,
             });
         }
         let Stage::Reading(reading) = &mut self.stage else {
@@ -203,6 +208,8 @@ impl Subscription {
         if *reading.epoch != **epoch {
             return self.lose(received);
         }
+        // Whatever came before is told; what comes late is old.
+        reading.heard = reading.heard.max(Some(seq));
         for item in &page.items {
             if self.item.as_ref().is_some_and(|own| *own != item.id) {
                 continue;
@@ -252,13 +259,22 @@ impl Subscription {
     }
 
     fn resume(&mut self, frame: &StreamFrame<'_>, from: u64, received: &mut Received) {
-        let fits = match (&self.position, &frame.epoch) {
-            (Some(position), Some(epoch)) => *position.epoch == **epoch && from <= position.seq,
-            _ => false,
-        };
-        let (Some(seq), true, Stage::Asked | Stage::Live) = (frame.seq, fits, &self.stage) else {
+        let (Some(position), Some(epoch), Some(seq)) =
+            (&mut self.position, &frame.epoch, frame.seq)
+        else {
             return self.lose(received);
         };
+        let fits = match self.stage {
+            Stage::Asked => from <= position.seq,
+            // Unasked it comes where changes have passed by. The server knows best what was told before, also of the changes
+            // that this subscription does not hear of.
+            Stage::Live => true,
+            Stage::Away | Stage::Reading(_) => false,
+        };
+        if !fits || *position.epoch != **epoch {
+            return self.lose(received);
+        }
+        position.seq = position.seq.max(from);
         self.stage = Stage::Live;
         received.synced.push(self.name.clone());
         let is_item = self.item.is_some();
@@ -321,15 +337,19 @@ impl Subscription {
         let overlay = self.overlays.get_mut(id);
         let outcome = match &mut self.stage {
             Stage::Away | Stage::Asked => return,
+            Stage::Reading(reading) if seq <= reading.heard && reading.replacement.is_some() => {
+                return;
+            }
+            Stage::Reading(reading) if seq <= reading.heard => Outcome::Old,
             Stage::Reading(reading) => {
-                reading.heard = reading.heard.max(seq);
+                reading.heard = seq;
                 let between = Some(&mut reading.between);
                 if let Some(replacement) = &mut reading.replacement {
                     let outcome = replacement.change(id, seq, change, None, between);
                     if let (Some(overlay), Some(mutation), Some(change_seq)) =
                         (overlay, mutation, seq)
                     {
-                        overlay.acknowledge(&mutation.tag, mutation.seq, soon(change_seq));
+                        overlay.acknowledge_echo(&mutation.tag, mutation.seq, soon(change_seq));
                     }
                     if outcome == Outcome::Misfit {
                         self.lose(received);
@@ -361,7 +381,7 @@ impl Subscription {
             let taken = mutation.map(|taken| (&*taken.tag, taken.seq));
             match (outcome, taken, seq) {
                 (Outcome::Ahead, Some((tag, own)), Some(seq)) => {
-                    overlay.acknowledge(tag, own, soon(seq));
+                    overlay.acknowledge_echo(tag, own, soon(seq));
                 }
                 (Outcome::Ahead, ..) => {}
                 (Outcome::Done { as_expected: true }, ..) => overlay.confirm_first(),
@@ -476,7 +496,7 @@ impl Subscription {
             return self.withdraw(id, pending);
         }
         if let Some(overlay) = self.overlays.get_mut(id)
-            && overlay.acknowledge(&pending.tag, pending.seq, soon(change_seq))
+            && overlay.acknowledge(pending, soon(change_seq))
         {
             await_change(&mut self.awaited, change_seq, id);
         }
@@ -493,14 +513,14 @@ impl Subscription {
                 change_seq: u64::MAX,
                 is_due_at_sync: true,
             };
-            overlay.acknowledge(&pending.tag, pending.seq, heard);
+            overlay.acknowledge(pending, heard);
         }
     }
 
     /// A mutation is not shown any more.
     pub(super) fn withdraw(&mut self, id: &Arc<str>, pending: &Pending) {
         if let Some(overlay) = self.overlays.get_mut(id) {
-            overlay.withdraw(&pending.tag, pending.seq);
+            overlay.withdraw(pending);
             self.changed.note(id);
             self.drop_empty(id);
         }

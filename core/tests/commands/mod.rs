@@ -128,6 +128,7 @@ fn command() -> impl Strategy<Value = Command> {
     let mutation = ("[xyz]", 1..6_u64).prop_map(|(client, seq)| Mutation {
         client: client.into(),
         seq,
+        is_resent: false,
     });
     let returning = prop::sample::select(vec![
         None,

@@ -1,15 +1,10 @@
 //! `iii-stream check`: reads a configuration and shows what it comes to.
 
-use std::path::Path;
+use iii_stream_core::Grants;
 
-use super::Failure;
 use crate::config::{AdminConfig, Config, StoreConfig};
 
-pub(super) fn run(path: Option<&Path>) -> Result<(), Failure> {
-    let config = match path {
-        Some(path) => Config::read(path)?,
-        None => Config::bare(),
-    };
+pub(super) fn run(config: &Config) {
     for warning in &config.warnings {
         println!("warning: {warning}");
     }
@@ -28,14 +23,15 @@ pub(super) fn run(path: Option<&Path>) -> Result<(), Failure> {
         // Somebody else on this machine may have the default port.
         config.admin.port.map_or(", if it is free", |_| "")
     );
-    println!(
-        "auth         {}",
-        config
-            .auth
-            .function_id
-            .as_deref()
-            .unwrap_or("none: everybody may read")
-    );
+    let auth = match &config.auth.function_id {
+        Some(function_id) => function_id.as_str(),
+        None if config.auth.default_grants == Grants::read_only() => "none: everybody may read",
+        None if config.auth.default_grants == Grants::everything() => {
+            "none: everybody may call everything"
+        }
+        None => "none: everybody may do what `default_grants` says",
+    };
+    println!("auth         {auth}");
     match &config.store {
         StoreConfig::Memory => println!("store        memory only"),
         StoreConfig::File(file) => println!("store        {}", file.dir.display()),
@@ -46,11 +42,10 @@ pub(super) fn run(path: Option<&Path>) -> Result<(), Failure> {
             println!("store        {name} (not built in yet: a start is refused)");
         }
     }
-    match config.store {
+    match &config.store {
         StoreConfig::NotBuiltIn { .. } => {
             println!("valid, but this version cannot start with its store");
         }
         StoreConfig::Memory | StoreConfig::File(_) | StoreConfig::Custom { .. } => println!("ok"),
     }
-    Ok(())
 }

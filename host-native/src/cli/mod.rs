@@ -26,6 +26,10 @@ struct Arguments {
     /// The YAML file to start from; without it the defaults are used.
     #[arg(long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
+    /// For the first minute on your own machine: let its programs and pages, and nobody else, subscribe and write without a
+    /// permission.
+    #[arg(long)]
+    open: bool,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -89,9 +93,20 @@ pub fn main() -> ExitCode {
         }
     };
     let config = arguments.config.as_deref();
-    let outcome = match arguments.command.unwrap_or(Command::Serve) {
-        Command::Serve => runtime.block_on(serve::run(config)),
-        Command::Check => check::run(config),
+    let command = arguments.command.unwrap_or(Command::Serve);
+    if arguments.open && !matches!(command, Command::Serve | Command::Check) {
+        eprintln!(
+            "error: --open is about how a server starts: it goes with `serve` and `check` only"
+        );
+        return ExitCode::FAILURE;
+    }
+    let starting = || match config {
+        _ if arguments.open => Config::read_open(config).map_err(Into::into),
+        _ => configuration(config),
+    };
+    let outcome = match command {
+        Command::Serve => runtime.block_on(serve::run(starting)),
+        Command::Check => starting().map(|config| check::run(&config)),
         Command::Export(arguments) => configuration(config)
             .and_then(|config| export::export(runtime.handle(), &config, &arguments)),
         Command::Import(arguments) => configuration(config)

@@ -4,6 +4,7 @@ use std::io::{IsTerminal, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
+use iii_stream_core::Grants;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -11,12 +12,11 @@ use super::Failure;
 use crate::config::{Config, StoreConfig};
 use crate::server::Server;
 
-pub(super) async fn run(path: Option<&Path>) -> Result<(), Failure> {
+pub(super) async fn run(
+    configuration: impl FnOnce() -> Result<Config, Failure>,
+) -> Result<(), Failure> {
     start_log();
-    let mut config = match path {
-        Some(path) => Config::read(path)?,
-        None => Config::bare(),
-    };
+    let mut config = configuration()?;
     if let Some(token) = std::env::var("III_TOKEN")
         .ok()
         .filter(|token| !token.is_empty())
@@ -107,6 +107,10 @@ fn greet(config: &Config, server: &Server) -> Result<(), Failure> {
         writeln!(out, "  admin        http://{addr}")?;
     }
     writeln!(out, "  store        {store}")?;
+    if config.is_open && config.auth.default_grants == Grants::everything() {
+        let who = "programs and pages of this machine may call everything (--open)";
+        writeln!(out, "  clients      {who}")?;
+    }
     writeln!(out)?;
     let program = program();
     writeln!(out, "Try, in two other terminals:")?;

@@ -4,6 +4,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::path::Path;
 
+use iii_stream_core::Grants;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
@@ -36,6 +37,7 @@ pub struct StreamEntry {
     pub(super) auth_timeout_ms: Option<Placed>,
     pub(super) require_context: Option<bool>,
     pub(super) allowed_origins: Option<Vec<String>>,
+    pub(super) default_grants: Option<Grants>,
     pub(super) adapter: Option<Adapter>,
     pub(super) handler_timeout_ms: Option<Placed>,
     pub(super) join_guard: Option<JoinGuard>,
@@ -45,6 +47,7 @@ pub struct StreamEntry {
     pub(super) connections_per_address_max: Option<Placed>,
     pub(super) messages_per_second_max: Option<Placed>,
     pub(super) subscriptions_max: Option<Placed>,
+    pub(super) calls_in_flight_max: Option<Placed>,
     pub(super) join_held_max: Option<Placed>,
     pub(super) feed_pending_max: Option<Placed>,
     pub(super) trigger_open_max: Option<Placed>,
@@ -641,6 +644,42 @@ mod tests {
         ] {
             let error = kv(bad).expect_err(bad).to_string();
             assert!(error.starts_with("stream.yaml:2:"), "{bad}: {error}");
+        }
+    }
+
+    #[test]
+    fn default_grants_are_read_and_what_is_wrong_with_them_is_placed() {
+        let grants = |value: &str, more: &str| {
+            read(&format!(
+                "- name: iii-stream\n  config:\n    host: 127.0.0.1\n    default_grants: {value}\n{more}"
+            ))
+        };
+        let config = grants(
+            r#"[{ stream: chat, group: "room-*", can: [read, send] }]"#,
+            "",
+        );
+        let config = config.expect("a configuration");
+        let same = r#"[{"stream":"chat","group":"room-*","can":["read","send"]}]"#;
+        assert_eq!(
+            Ok(config.auth.default_grants),
+            iii_stream_core::Grants::from_text(same)
+        );
+        assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+        let beside = grants("[]", "    auth_function: f\n").expect("a configuration");
+        assert_eq!(beside.warnings.len(), 1, "{:?}", beside.warnings);
+        for (bad, named) in [
+            ("everything", "sequence"),
+            ("[{ can: [write] }]", "`write`"),
+            ("[{ groups: a, can: [read] }]", "`groups`"),
+            ("[{ stream: \"\", can: [read] }]", "empty"),
+            ("[{ group: , can: [read] }]", "null"),
+            ("[{ group: a }]", "`can`"),
+        ] {
+            let error = grants(bad, "").expect_err(bad).to_string();
+            assert!(
+                error.starts_with("stream.yaml:4:") && error.contains(named),
+                "{bad}: {error}"
+            );
         }
     }
 

@@ -2,14 +2,15 @@
 
 mod expand;
 mod file;
+mod open;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use file::{JoinGuard, Placed};
+use file::{Entries, JoinGuard, Placed};
 pub use file::{PortEntry, StreamEntry};
 
-use iii_stream_core::GroupLimits;
+use iii_stream_core::{Grants, GroupLimits};
 
 use crate::socket::Limits;
 use crate::store::{Durability, FileOptions};
@@ -35,6 +36,8 @@ pub struct Config {
     pub store: StoreConfig,
     /// Bounds inside the server.
     pub bounds: Bounds,
+    /// Whether it is for the first minute on one's own machine: see [`Config::read_open`].
+    pub is_open: bool,
     /// What the operator should know, one line each.
     pub warnings: Vec<String>,
 }
@@ -107,6 +110,8 @@ pub struct AuthConfig {
     pub require_context: bool,
     /// Origins that pages may have; empty allows any.
     pub allowed_origins: Vec<String>,
+    /// What clients may do where there is no function.
+    pub default_grants: Grants,
 }
 
 /// How `stream:join` triggers decide.
@@ -199,6 +204,14 @@ pub enum ConfigError {
         /// What is wrong, and what was probably meant.
         message: String,
     },
+    /// What was configured does not go with a start that is open to this machine.
+    #[error(
+        "--open lets whoever is on this machine write, so it does not go with {what}: start without it"
+    )]
+    Open {
+        /// The key, with what it is.
+        what: String,
+    },
     /// A value is out of its range.
     #[error("{}:{line}:{column}: `{key}` is {value}, allowed are {allowed}", .path.display())]
     Value {
@@ -230,11 +243,36 @@ impl Config {
     ///
     /// Errors: [`ConfigError`].
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
-            path: path.into(),
-            source,
-        })?;
+        let text = text_of(path)?;
         Self::from_text(&text, path, |name| std::env::var(name).ok())
+    }
+
+    /// The same, or without a file the defaults, for the first minute on one's own machine: unless the configuration says
+    /// otherwise, clients may do everything, and only programs and pages of this machine are clients.
+    ///
+    /// Errors: [`ConfigError`], also for an auth function and for a host that others can reach.
+    pub fn read_open(path: Option<&Path>) -> Result<Self, ConfigError> {
+        let Some(path) = path else {
+            return Self::from_entries_open("", Path::new(""), |_| None);
+        };
+        let text = text_of(path)?;
+        Self::from_entries_open(&text, path, |name| std::env::var(name).ok())
+    }
+
+    fn from_entries_open(
+        text: &str,
+        path: &Path,
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, ConfigError> {
+        let mut entries = file::read(&expand::expand(text, variable), path)?;
+        entries
+            .stream
+            .open()
+            .map_err(|what| ConfigError::Open { what })?;
+        Ok(Self {
+            is_open: true,
+            ..Self::of(entries, path)?
+        })
     }
 
     /// Reads the text of a configuration file; `path` is for error messages, `variable` looks up the environment.
@@ -246,7 +284,10 @@ impl Config {
         variable: impl Fn(&str) -> Option<String>,
     ) -> Result<Self, ConfigError> {
         let text = expand::expand(text, variable);
-        let entries = file::read(&text, path)?;
+        Self::of(file::read(&text, path)?, path)
+    }
+
+    fn of(entries: Entries, path: &Path) -> Result<Self, ConfigError> {
         let mut config =
             Self::from_entries(&entries.stream, &entries.port).map_err(|out_of_range| {
                 let OutOfRange {
@@ -295,6 +336,11 @@ impl Config {
                 stream.messages_per_second_max.as_ref(),
                 10_000,
             )?,
+            calls_in_flight_max: count(
+                "calls_in_flight_max",
+                stream.calls_in_flight_max.as_ref(),
+                1_024,
+            )?,
             subscriptions_max: count(
                 "subscriptions_max",
                 stream.subscriptions_max.as_ref(),
@@ -319,9 +365,21 @@ impl Config {
         let store = stream.store(&mut warnings)?;
         let host = stream.host.clone().unwrap_or_else(|| "0.0.0.0".to_owned());
         if stream.auth_function.is_none() && !is_loopback(&host) {
+            let what = match &stream.default_grants {
+                Some(grants) if *grants != Grants::read_only() => {
+                    "for what `default_grants` allows"
+                }
+                _ => "to read",
+            };
             warnings.push(format!(
-                "subscribers on {host} need no permission to read: set `auth_function`, or `host: 127.0.0.1`"
+                "subscribers on {host} need no permission {what}: set `auth_function`, or `host: 127.0.0.1`"
             ));
+        }
+        if stream.auth_function.is_some() && stream.default_grants.is_some() {
+            warnings.push(
+                "`default_grants` has no meaning beside `auth_function`, whose result grants, and is ignored"
+                    .to_owned(),
+            );
         }
         let admin = AdminConfig {
             host: stream
@@ -355,6 +413,10 @@ impl Config {
                 time_max: time("auth_timeout_ms", stream.auth_timeout_ms.as_ref(), 5_000)?,
                 require_context: stream.require_context.unwrap_or(false),
                 allowed_origins: stream.allowed_origins.clone().unwrap_or_default(),
+                default_grants: stream
+                    .default_grants
+                    .clone()
+                    .unwrap_or_else(Grants::read_only),
             },
             join_guards: JoinGuardConfig {
                 time_max: time(
@@ -425,9 +487,17 @@ impl Config {
                     256 * MIB,
                 )?,
             },
+            is_open: false,
             warnings,
         })
     }
+}
+
+fn text_of(path: &Path) -> Result<String, ConfigError> {
+    std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+        path: path.into(),
+        source,
+    })
 }
 
 const KIB: usize = 1_024;

@@ -180,14 +180,15 @@ impl SubscriberDoor {
             uri: request.uri(),
             addr: addr.ip(),
         };
-        let grant = self.auth.admit(asked).await?;
+        let pass = self.auth.admit(asked).await?;
         // The auth function may have taken its time.
         self.context.check_open()?;
         Ok(Admission {
             path,
             query,
-            context: grant.context,
-            expires_at: grant.expires_at,
+            context: pass.context,
+            expires_at: pass.expires_at,
+            grants: pass.grants,
         })
     }
 

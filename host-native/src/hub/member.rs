@@ -9,18 +9,21 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 use iii_stream_core::event::wants;
-use iii_stream_core::{Change, GroupRef, Kind};
+use iii_stream_core::{Change, GroupRef, Kind, View};
 
 use super::batch::Batch;
-use super::dialect::Dialect;
+use super::dialect::{Dialect, Framing};
 use crate::metrics::{Metrics, SlowConsumerEnd};
 use crate::socket::{CloseCode, Frame, Outbox};
+use crate::store::Clients;
 
 /// See the module.
 pub(super) struct Member {
     pub(super) connection: super::ConnectionId,
     pub(super) outbox: Arc<Outbox>,
     dialect: Dialect,
+    /// What of the group the client may read.
+    view: View,
     subscriptions: Vec<Subscription>,
     hold: Option<Box<Hold>>,
     /// The last change that was handed to the outbox or skipped. A subscription that began later has seen more.
@@ -64,6 +67,8 @@ pub struct Subscribing {
     pub group: iii_stream_core::GroupKey,
     /// The item; `None`: the whole group.
     pub item: Option<Arc<str>>,
+    /// Mutation clients that it asks about.
+    pub clients: Clients,
 }
 
 /// A subscription that changes have passed by, with the last one that it has seen.
@@ -109,11 +114,13 @@ impl Member {
         connection: super::ConnectionId,
         outbox: Arc<Outbox>,
         dialect: Dialect,
+        view: View,
     ) -> Self {
         Self {
             connection,
             outbox,
             dialect,
+            view,
             subscriptions: Vec::with_capacity(1),
             hold: None,
             seen: 0,
@@ -257,12 +264,33 @@ impl Member {
     }
 
     fn send_batch(&mut self, batch: &Batch<'_>, context: Context<'_>) {
-        let (Some(first), Some(last)) = (batch.changes.first(), batch.changes.last()) else {
+        let Some(first) = batch.changes.first() else {
             return;
         };
         let wants_all = match self.subscriptions.as_slice() {
-            [one] => one.item.is_none() && one.synced < first.seq && !self.is_mute(one),
+            [one] => {
+                one.item.is_none()
+                    && one.synced < first.seq
+                    && self.view == View::All
+                    && !self.is_mute(one)
+            }
             _ => false,
+        };
+        let has_own_ids =
+            !wants_all && self.dialect.framing == Framing::EventStream && self.view != View::All;
+        if !has_own_ids {
+            return self.send_wanted(batch, wants_all, context);
+        }
+        // They tell of a part of the group.
+        let epoch = self.view.epoch(context.epoch).into_owned();
+        let own = Batch::new(context.group, &epoch, batch.changes);
+        self.send_wanted(&own, wants_all, context);
+    }
+
+    /// Sends all of the changes, or those that are wanted.
+    fn send_wanted(&mut self, batch: &Batch<'_>, wants_all: bool, context: Context<'_>) {
+        let Some(last) = batch.changes.last() else {
+            return;
         };
         let (run, count) = if wants_all {
             (batch.run(self.dialect), batch.changes.len())
@@ -338,11 +366,12 @@ impl Member {
 
     /// Whether one of the subscriptions gets to see a change that its `sync` did not tell of.
     fn wants(&self, change: &Change) -> bool {
-        self.subscriptions.iter().any(|subscription| {
+        let is_wanted = self.subscriptions.iter().any(|subscription| {
             subscription.synced < change.seq
                 && wants(subscription.item.as_deref(), change)
                 && !self.is_mute(subscription)
-        })
+        });
+        is_wanted && self.view.shows(change.item.as_deref())
     }
 
     /// Whether a subscription is told nothing until it begins anew. Version 1 has no positions that could be wrong: its next
@@ -418,11 +447,15 @@ mod tests {
 
     impl Fixture {
         fn new() -> Self {
+            Self::of(VERSION_2, View::All)
+        }
+
+        fn of(dialect: Dialect, view: View) -> Self {
             let outbox = Arc::new(Outbox::to_taker(QUEUE_BYTES_MAX));
             Self {
                 metrics: Metrics::default(),
                 tally: Tally::default(),
-                member: Member::new(1, outbox, VERSION_2),
+                member: Member::new(1, outbox, dialect, view),
             }
         }
 
@@ -446,6 +479,7 @@ mod tests {
                     group: "g".into(),
                 },
                 item: item.map(Into::into),
+                clients: None,
             };
             let frame = Frame::encoded(format!("<{id}:{seq}>").into());
             let joined = self.with(|member, context| member.begin(&join, seq, &[frame], context));
@@ -495,10 +529,14 @@ mod tests {
     }
 
     fn change(seq: u64, value: Option<&str>) -> Arc<Change> {
+        change_of(Some("i"), seq, value)
+    }
+
+    fn change_of(item: Option<&str>, seq: u64, value: Option<&str>) -> Arc<Change> {
         Arc::new(Change {
             seq,
             timestamp: seq,
-            item: Some("i".into()),
+            item: item.map(Into::into),
             kind: Kind::Update,
             value: value.map(|text| Json::from_text(text).expect("JSON text")),
             ops: None,
@@ -575,5 +613,72 @@ mod tests {
         assert_eq!(fixture.read(), "<a:10> 11 ");
         fixture.take_changes(&[change(12, None)]);
         assert_eq!(behind(&fixture.member.take_lag()), [("a", 11)]);
+    }
+
+    fn some_items() -> View {
+        let grants = r#"[{"item":"i*","can":["read"]}]"#;
+        let grants = iii_stream_core::Grants::from_text(grants).expect("grants");
+        grants.view(GROUP)
+    }
+
+    #[test]
+    fn a_member_is_told_what_it_may_read_whether_held_back_or_not() {
+        let mut fixture = Fixture::of(VERSION_2, some_items());
+        fixture.begin("a", None, 10);
+        let of = |item, seq| change_of(item, seq, Some("1"));
+        let run = |first| {
+            [
+                of(Some("other"), first),
+                of(Some("i1"), first + 1),
+                of(None, first + 2),
+                of(Some("other"), first + 3),
+            ]
+        };
+        fixture.take_changes(&run(11));
+        assert_eq!(fixture.read(), "<a:10> 12  13 ");
+        assert_eq!(
+            fixture.member.position("a"),
+            14,
+            "it was shown all there is to see"
+        );
+        fixture.hold();
+        fixture.take_changes(&run(15));
+        fixture.begin("b", None, 16);
+        fixture.release();
+        assert_eq!(fixture.read(), " 16 <b:16> 17 ");
+        fixture.fill();
+        fixture.take_changes(&[of(Some("other"), 19)]);
+        assert!(fixture.member.take_lag().is_empty(), "nothing was missed");
+        fixture.take_changes(&run(20));
+        assert_eq!(behind(&fixture.member.take_lag()), [("a", 19), ("b", 19)]);
+    }
+
+    #[test]
+    fn a_change_without_a_value_is_no_reason_to_lag_where_it_may_not_be_read() {
+        let mut fixture = Fixture::of(VERSION_2, some_items());
+        fixture.begin("a", None, 10);
+        fixture.take_changes(&[change_of(Some("other"), 11, None), change(12, Some("1"))]);
+        assert_eq!(fixture.read(), "<a:10> 12 ");
+    }
+
+    #[test]
+    fn positions_of_an_event_stream_are_of_the_part_that_it_shows() {
+        let view = some_items();
+        let told = view.epoch("e").into_owned();
+        let dialect = Dialect {
+            framing: Framing::EventStream,
+            ..VERSION_2
+        };
+        let mut fixture = Fixture::of(dialect, view);
+        fixture.begin("a", None, 10);
+        fixture.read();
+        fixture.take_changes(&[change(11, Some("1"))]);
+        let cx = TaskContext::from_waker(Waker::noop());
+        let Poll::Ready(Some(bytes)) = fixture.member.outbox.poll_take(&cx) else {
+            panic!("an event is sent");
+        };
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        assert!(text.starts_with(&format!("id: {told}:11\n")), "{text}");
+        assert_ne!(told, "e");
     }
 }

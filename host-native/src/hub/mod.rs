@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use hashbrown::{DefaultHashBuilder, HashMap};
-use iii_stream_core::{Change, GroupKey, GroupRef};
+use iii_stream_core::{Change, GroupKey, GroupRef, View};
 use parking_lot::RwLock;
 
 pub use dialect::{At, Dialect, Framing};
@@ -53,17 +53,18 @@ impl Hub {
         }
     }
 
-    /// Gives a connection its place in a group, from where on the group's changes reach it.
+    /// Gives a connection its place in a group, from where on the changes reach it that are in its `view`.
     pub fn enter(
         &self,
         group: &GroupKey,
         connection: ConnectionId,
         outbox: &Arc<Outbox>,
         dialect: Dialect,
+        view: &View,
     ) -> Seat {
         loop {
             let topic = self.find_or_make(group);
-            if let Some(seat) = topic.enter(connection, outbox, dialect) {
+            if let Some(seat) = topic.enter(connection, outbox, dialect, view) {
                 return seat;
             }
         }

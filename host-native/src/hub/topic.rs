@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use iii_stream_core::{Change, GroupKey};
+use iii_stream_core::{Change, GroupKey, View};
 use parking_lot::Mutex;
 
 use super::ConnectionId;
@@ -92,6 +92,7 @@ impl Topic {
         connection: ConnectionId,
         outbox: &Arc<Outbox>,
         dialect: Dialect,
+        view: &View,
     ) -> Option<Seat> {
         let mut state = self.state.lock();
         if state.is_removed {
@@ -102,7 +103,7 @@ impl Topic {
             self.values_wanted.fetch_add(1, Ordering::AcqRel);
         }
         let chunk = state.chunk_with_room();
-        let member = Member::new(connection, outbox.clone(), dialect);
+        let member = Member::new(connection, outbox.clone(), dialect, view.clone());
         chunk.members.lock().push(member);
         Some(Seat {
             topic: self.clone(),

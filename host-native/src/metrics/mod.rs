@@ -48,6 +48,9 @@ metrics! {
         event_streams: Gauge = "iii_stream_event_streams", "server-sent event streams now";
         event_streams_total: Counter = "iii_stream_event_streams_total", "server-sent event streams that began";
         subscriber_messages: Counter = "iii_stream_subscriber_messages_total", "messages received from subscribers";
+        client_calls: Counter = "iii_stream_client_calls_total", "calls received from subscribers";
+        client_calls_refused: Counter = "iii_stream_client_calls_refused_total", "calls of subscribers answered too_many_calls: too many were open (calls_in_flight_max), or more than queue_bytes_max waited for the subscriber";
+        client_calls_forbidden: Counter = "iii_stream_client_calls_forbidden_total", "calls of subscribers answered forbidden, for want of a grant or because the function is not for clients";
         rate_limited: Counter = "iii_stream_rate_limited_total", "subscribers closed because they sent too many messages in one second";
         subscriptions: Gauge = "iii_stream_subscriptions", "subscriptions now";
         joins: Counter = "iii_stream_joins_total", "subscriptions that began";
@@ -70,7 +73,7 @@ metrics! {
         worker_messages: Counter = "iii_stream_worker_messages_total", "messages received from workers";
         calls: ByFunction<Outcomes> = "iii_stream_calls_total", "calls of the server's own functions that were answered; outcome is ok or the error code";
         call_seconds: ByFunction<Histogram<TimeBuckets>> = "iii_stream_call_seconds", "time from a call of one of the server's own functions to its answer";
-        calls_refused: Counter = "iii_stream_calls_refused_total", "calls answered too_many_calls (calls_in_flight_max)";
+        calls_refused: Counter = "iii_stream_calls_refused_total", "calls of workers answered too_many_calls (calls_in_flight_max)";
         invocations_total: Counter = "iii_stream_invocations_total", "calls handed to workers";
         invocation_timeouts: Counter = "iii_stream_invocation_timeouts_total", "calls that a worker did not answer in time (invocation_timeout_ms)";
         trigger_calls_lost: Counter = "iii_stream_trigger_calls_lost_total", "trigger calls lost because too many waited (trigger_queue_max)";

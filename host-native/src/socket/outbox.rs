@@ -26,6 +26,9 @@ const GATHER_BYTES_MAX: usize = 64 * 1_024;
 /// Places kept in an empty queue.
 const RUNS_KEPT_MAX: usize = 64;
 
+/// How many times the bound may wait for a peer before an answer is one too many. An answer is taken as long as less waits.
+const ANSWER_QUEUES_MAX: usize = 8;
+
 thread_local! {
     /// Where frames are gathered before a write. One for each thread, so that connections hold no buffers.
     static GATHERED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
@@ -120,6 +123,8 @@ enum RunKind {
     Counted,
     /// Owed anyway.
     Uncounted,
+    /// The answer to a call.
+    Answer,
     /// A ping or pong.
     Control,
 }
@@ -131,6 +136,7 @@ struct State {
     sent_bytes: usize,
     bytes: usize,
     uncounted_bytes: usize,
+    answer_bytes: usize,
     /// A ping or pong, which goes before the next run.
     control: Option<Frame>,
     /// Since when the socket has taken nothing of what waits.
@@ -173,6 +179,7 @@ impl Outbox {
                 sent_bytes: 0,
                 bytes: 0,
                 uncounted_bytes: 0,
+                answer_bytes: 0,
                 control: None,
                 blocked_since: None,
                 is_room_wanted: false,
@@ -204,6 +211,29 @@ impl Outbox {
         state.put(frame, RunKind::Counted);
         drop(state);
         self.wake();
+    }
+
+    /// Queues an answer, to leave together with what else its turn brings. Answers are owed and do not count towards the bound,
+    /// so that they cost their peer no events. One for whom [`ANSWER_QUEUES_MAX`] times the bound waits is closed as a slow one.
+    pub fn answer(&self, frame: Frame) {
+        let mut state = self.state.lock();
+        if state.close.is_some() {
+            return;
+        }
+        if self.bytes_max.saturating_mul(ANSWER_QUEUES_MAX) < state.waiting_bytes() {
+            state.close = Some(CloseCode::SlowConsumer);
+            drop(state);
+            self.waker.wake();
+            return;
+        }
+        state.put(frame, RunKind::Answer);
+        drop(state);
+        self.wake();
+    }
+
+    /// Whether more waits than may, so that no call should add to it.
+    pub fn is_overfull(&self) -> bool {
+        self.bytes_max < self.state.lock().waiting_bytes()
     }
 
     /// Sends a run of whole frames now, as far as the socket takes them; the rest is queued.
@@ -315,8 +345,7 @@ impl Outbox {
 
     /// How many bytes wait.
     pub fn bytes(&self) -> usize {
-        let state = self.state.lock();
-        state.bytes + state.uncounted_bytes - state.sent_bytes
+        self.state.lock().waiting_bytes()
     }
 
     /// How many bytes may wait.
@@ -356,14 +385,14 @@ impl Outbox {
         state.drop_waiting();
         state.runs = VecDeque::new();
         state.sent_bytes = 0;
-        (state.bytes, state.uncounted_bytes) = (0, 0);
+        state.forget_bytes();
         state.sink = Sink::Gone;
     }
 
     /// Whether as much waits as one write gathers.
     pub(super) fn is_ripe(&self) -> bool {
         let state = self.state.lock();
-        GATHER_BYTES_MAX <= state.bytes && state.blocked_since.is_none()
+        GATHER_BYTES_MAX <= state.bytes + state.answer_bytes && state.blocked_since.is_none()
     }
 
     /// Sends what waits, as far as the socket takes it.
@@ -464,6 +493,14 @@ impl State {
         self.runs.is_empty() || self.bytes + bytes <= bytes_max
     }
 
+    fn waiting_bytes(&self) -> usize {
+        self.bytes + self.uncounted_bytes + self.answer_bytes - self.sent_bytes
+    }
+
+    fn forget_bytes(&mut self) {
+        (self.bytes, self.uncounted_bytes, self.answer_bytes) = (0, 0, 0);
+    }
+
     fn has_room(&self, bytes_max: usize) -> bool {
         self.uncounted_bytes == 0 && self.bytes <= bytes_max / 2
     }
@@ -472,6 +509,7 @@ impl State {
         match kind {
             RunKind::Counted => self.bytes += frame.len(),
             RunKind::Uncounted | RunKind::Control => self.uncounted_bytes += frame.len(),
+            RunKind::Answer => self.answer_bytes += frame.len(),
         }
         self.runs.push_back(Run { frame, kind });
     }
@@ -481,6 +519,7 @@ impl State {
         match run.kind {
             RunKind::Counted => self.bytes -= run.frame.len(),
             RunKind::Uncounted | RunKind::Control => self.uncounted_bytes -= run.frame.len(),
+            RunKind::Answer => self.answer_bytes -= run.frame.len(),
         }
         if self.runs.is_empty() && RUNS_KEPT_MAX < self.runs.capacity() {
             self.runs = VecDeque::new();
@@ -492,7 +531,7 @@ impl State {
     fn drop_waiting(&mut self) {
         let begun = (0 < self.sent_bytes).then(|| self.pop()).flatten();
         self.runs.clear();
-        (self.bytes, self.uncounted_bytes) = (0, 0);
+        self.forget_bytes();
         if let Some(run) = begun {
             self.put(run.frame, run.kind);
         }
@@ -675,6 +714,19 @@ mod tests {
         outbox.push(frame(100));
         assert!(!outbox.is_closing());
         outbox.push(frame(1));
+        assert_eq!(outbox.closing(), Some(CloseCode::SlowConsumer));
+    }
+
+    #[test]
+    fn answers_leave_the_bounds_to_the_others_and_have_one_of_their_own() {
+        let outbox = Outbox::to_taker(10);
+        outbox.answer(frame(11));
+        assert!(outbox.is_overfull() && outbox.asks_room());
+        outbox.deliver(&frame(10)).expect("room");
+        outbox.answer(frame(59));
+        outbox.answer(frame(100));
+        assert_eq!(outbox.closing(), None, "80 bytes may wait");
+        outbox.answer(frame(1));
         assert_eq!(outbox.closing(), Some(CloseCode::SlowConsumer));
     }
 

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use hashbrown::{DefaultHashBuilder, HashMap};
 use iii_stream_core::{
-    Change, Command, Committed, Draft, Floor, Group, GroupKey, GroupLimits, GroupRef, Item, Page,
+    Change, Command, Committed, Draft, Floor, Group, GroupKey, GroupLimits, GroupRef, Item,
     Position,
 };
 use parking_lot::{Mutex, RwLock};
@@ -18,8 +18,7 @@ use parking_lot::{Mutex, RwLock};
 use super::deadlines::Deadlines;
 use super::listing::Listing;
 use super::{
-    ChangeSink, Done, PAGE_BYTES_MAX, PAGE_ITEMS_MAX, Resumed, Snapshot, SnapshotPage, Store,
-    StreamGroups,
+    ChangeSink, Done, PageWish, ResumeWish, Resumed, Snapshot, SnapshotPage, Store, StreamGroups,
 };
 use crate::clock;
 
@@ -365,41 +364,18 @@ impl Store for MemoryStore {
         })));
     }
 
-    fn page(&self, group: GroupRef<'_>, after: u64, now_ms: u64, done: Done<SnapshotPage>) {
-        done(Ok(self.read_group(group, |group| {
-            let timestamp = group.sync_timestamp(now_ms);
-            let Page { items, more } = group.page(after, PAGE_ITEMS_MAX, PAGE_BYTES_MAX);
-            SnapshotPage {
-                epoch: group.epoch().clone(),
-                seq: group.seq(),
-                timestamp,
-                items,
-                more,
-            }
-        })));
+    fn page(&self, group: GroupRef<'_>, wish: PageWish, now_ms: u64, done: Done<SnapshotPage>) {
+        done(Ok(self.read_group(group, |group| wish.read(group, now_ms))));
     }
 
     fn resume(
         &self,
         group: GroupRef<'_>,
-        item: Option<&str>,
-        since: &Position,
-        needs_values: bool,
+        wish: ResumeWish,
         now_ms: u64,
         done: Done<Option<Resumed>>,
     ) {
-        done(Ok(self.read_group(group, |group| {
-            if *group.epoch() != since.epoch {
-                return None;
-            }
-            let changes = group.changes_since(since.seq, item, needs_values)?;
-            Some(Resumed {
-                epoch: group.epoch().clone(),
-                seq: group.seq(),
-                timestamp: group.sync_timestamp(now_ms),
-                changes,
-            })
-        })));
+        done(Ok(self.read_group(group, |group| wish.read(group, now_ms))));
     }
 
     fn position(&self, group: GroupRef<'_>, done: Done<Position>) {
@@ -546,7 +522,13 @@ mod tests {
             epoch: epoch.into(),
             seq,
         };
-        let resumed = answer(|done| store.resume(group, None, &since, true, 1_000, done));
+        let wish = ResumeWish {
+            item: None,
+            since,
+            needs_values: true,
+            clients: None,
+        };
+        let resumed = answer(|done| store.resume(group, wish, 1_000, done));
         resumed.map(|resumed| {
             assert_eq!((&*resumed.epoch, resumed.seq), ("e", 6));
             resumed.changes.iter().map(|change| change.seq).collect()
@@ -580,11 +562,18 @@ mod tests {
             stream: "s",
             group: "g",
         };
-        let page = answer(|done| store.page(group, 0, 1_000, done));
-        assert_eq!((page.seq, page.items.len(), page.more), (1, 1, false));
+        let read = |after| {
+            let wish = PageWish {
+                after,
+                ..PageWish::default()
+            };
+            answer(|done| store.page(group, wish, 1_000, done))
+        };
+        let page = read(0);
+        assert_eq!((page.seq, page.items.len(), page.next_after), (1, 1, None));
         let after = page.items[0].1.created_seq;
-        let page = answer(|done| store.page(group, after, 1_000, done));
-        assert!(page.items.is_empty() && !page.more);
+        let page = read(after);
+        assert!(page.items.is_empty() && page.next_after.is_none());
     }
 
     fn counted(store: &MemoryStore, groups: &[&str]) -> Vec<usize> {

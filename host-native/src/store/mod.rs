@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use iii_stream_core::{
-    Change, Command, Committed, Demand, Draft, GroupKey, GroupRef, Item, Json, Position,
+    Change, Command, Committed, Demand, Draft, Echo, Group, GroupKey, GroupRef, Item, Json, Page,
+    Position,
 };
 
 pub use file::{Durability, FileOptions, FileReadings, FileStore, OpenError};
@@ -116,17 +117,100 @@ pub struct SnapshotPage {
     pub seq: u64,
     /// The timestamp of a `sync` that tells of it: as in [`Snapshot`].
     pub timestamp: u64,
-    /// The items with their ids, in order of creation. The next page comes after the last one's `created_seq`.
+    /// The items with their ids, in order of creation.
     pub items: Vec<(Arc<str>, Item)>,
-    /// Whether there are items after these.
-    pub more: bool,
+    /// After which item, by its `created_seq`, the next page begins, if there is one.
+    pub next_after: Option<u64>,
+    /// What is known of the clients that were asked about, where these are the last items.
+    pub mutations: Vec<Echo>,
 }
 
-impl SnapshotPage {
-    /// After which item the next page begins, if there is one.
-    pub fn next_after(&self) -> Option<u64> {
-        let (_, last) = self.items.last()?;
-        self.more.then_some(last.created_seq)
+/// Mutation clients that a subscription asks about; `None`: about none.
+pub type Clients = Option<Arc<[Box<str>]>>;
+
+/// Which page is wanted.
+#[derive(Clone, Debug, Default)]
+pub struct PageWish {
+    /// The page is of this item alone.
+    pub item: Option<Arc<str>>,
+    /// Of a group: after the item created here.
+    pub after: u64,
+    /// Whose mutations to tell of.
+    pub clients: Clients,
+    /// Tells only of mutations that had their effect up to here; `None`: of all.
+    pub mutations_up_to: Option<u64>,
+}
+
+impl PageWish {
+    /// Reads the page.
+    fn read(&self, group: &mut Group, now_ms: u64) -> SnapshotPage {
+        let timestamp = group.sync_timestamp(now_ms);
+        let page = match &self.item {
+            Some(id) => Page {
+                items: group
+                    .get(id)
+                    .map(|item| (id.clone(), item))
+                    .into_iter()
+                    .collect(),
+                more: false,
+            },
+            None => group.page(self.after, PAGE_ITEMS_MAX, PAGE_BYTES_MAX),
+        };
+        let seq = group.seq();
+        let next_after = page.next_after();
+        let mutations = if next_after.is_some() {
+            Vec::new()
+        } else {
+            let up_to = self.mutations_up_to.unwrap_or(seq);
+            mutations_up_to(group, &self.clients, up_to)
+        };
+        SnapshotPage {
+            epoch: group.epoch().clone(),
+            seq,
+            timestamp,
+            items: page.items,
+            next_after,
+            mutations,
+        }
+    }
+}
+
+fn mutations_up_to(group: &Group, clients: &Clients, seq: u64) -> Vec<Echo> {
+    match clients.as_deref() {
+        Some(clients) => group.mutations_up_to(clients.iter().map(|client| &**client), seq),
+        None => Vec::new(),
+    }
+}
+
+/// From where a subscription goes on.
+#[derive(Clone, Debug)]
+pub struct ResumeWish {
+    /// The item; `None`: the whole group.
+    pub item: Option<Arc<str>>,
+    /// What it has seen.
+    pub since: Position,
+    /// Whether operations are of no use to it.
+    pub needs_values: bool,
+    /// Whose mutations to tell of.
+    pub clients: Clients,
+}
+
+impl ResumeWish {
+    /// Reads what was missed.
+    fn read(&self, group: &mut Group, now_ms: u64) -> Option<Resumed> {
+        if *group.epoch() != self.since.epoch {
+            return None;
+        }
+        let changes =
+            group.changes_since(self.since.seq, self.item.as_deref(), self.needs_values)?;
+        let seq = group.seq();
+        Some(Resumed {
+            epoch: group.epoch().clone(),
+            seq,
+            timestamp: group.sync_timestamp(now_ms),
+            changes,
+            mutations: mutations_up_to(group, &self.clients, seq),
+        })
     }
 }
 
@@ -141,6 +225,8 @@ pub struct Resumed {
     pub timestamp: u64,
     /// The changes that the subscription gets to see, in order.
     pub changes: Vec<Arc<Change>>,
+    /// What is known of the clients that were asked about.
+    pub mutations: Vec<Echo>,
 }
 
 /// A stream's name with the ids of its groups.
@@ -176,17 +262,15 @@ pub trait Store: Send + Sync {
     /// Reads a group, or one item of it, for a new subscriber.
     fn snapshot(&self, group: GroupRef<'_>, item: Option<&str>, now_ms: u64, done: Done<Snapshot>);
 
-    /// Reads the items of a group that were created after `after`, as many as fit a page.
-    fn page(&self, group: GroupRef<'_>, after: u64, now_ms: u64, done: Done<SnapshotPage>);
+    /// Reads as many items of a group as fit a page, or one item.
+    fn page(&self, group: GroupRef<'_>, wish: PageWish, now_ms: u64, done: Done<SnapshotPage>);
 
-    /// Reads what a subscription to `item`, or with `None` to the whole group, missed after `since`. `None` where that
-    /// is not known any more, or if an update lacks a value although the subscription `needs_values`.
+    /// Reads what a subscription missed. `None` where that is not known any more, or if an update lacks a value although
+    /// the subscription needs it.
     fn resume(
         &self,
         group: GroupRef<'_>,
-        item: Option<&str>,
-        since: &Position,
-        needs_values: bool,
+        wish: ResumeWish,
         now_ms: u64,
         done: Done<Option<Resumed>>,
     );

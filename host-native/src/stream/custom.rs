@@ -8,13 +8,14 @@
 use std::sync::Arc;
 
 use iii_stream_core::command::{Action, Get, List, Write};
-use iii_stream_core::{GroupRef, Item, Json};
+use iii_stream_core::fields::Fields;
+use iii_stream_core::{GroupRef, Item, Json, View, list_json};
 use serde_json::value::RawValue;
 
 use super::keeper::{Keeper, call, input};
 use super::turns::Turns;
 use super::verb::Verb;
-use crate::engine::{CallResult, Output, Registry, ReplyTo};
+use crate::engine::{CallResult, Failure, Output, Registry, ReplyTo};
 use crate::store::{Done, Snapshot, Store, StoreError};
 
 /// Finds and calls the functions of workers that keep streams.
@@ -132,21 +133,34 @@ impl CustomStorage {
         self.call(function_id, &input, move |result| reply.send(result));
     }
 
-    /// Reads a group: what the function returns is passed on as it is.
-    pub(super) fn list(&self, function_id: &str, list: &List<'_>, reply: ReplyTo) {
+    /// Reads a group: what the function returns is passed on as it is, or as far as its caller may see it.
+    pub(super) fn list(&self, function_id: &str, list: &List<'_>, view: View, reply: ReplyTo) {
         if list.meta {
             return unsupported(reply, function_id, "`meta`");
         }
         self.call(
             function_id,
             &input(list.target.as_ref(), None, None),
-            move |result| reply.send(result),
+            move |result| {
+                reply.send(match view {
+                    View::All => result,
+                    view => shown(&view, result),
+                });
+            },
         );
     }
 
-    /// Reads the names of groups or streams: what the function returns is passed on as it is.
-    pub(super) fn pass_on(&self, function_id: &str, input: &str, reply: ReplyTo) {
-        self.call(function_id, input, move |result| reply.send(result));
+    /// Reads the names of groups or streams: what the function returns is passed on as far as it is to be `told`.
+    pub(super) fn pass_on(
+        &self,
+        function_id: &str,
+        input: &str,
+        reply: ReplyTo,
+        told: impl FnOnce(Output) -> CallResult + Send + 'static,
+    ) {
+        self.call(function_id, input, move |result| {
+            reply.send(result.and_then(told));
+        });
     }
 
     /// Reads a group or an item for a new subscriber. Its sequence and timestamp are those from before the function is
@@ -188,7 +202,9 @@ impl CustomStorage {
                         Snapshot {
                             items: values
                                 .into_iter()
-                                .map(|value| ("".into(), Item::unversioned(value)))
+                                .map(|value| {
+                                    (id_of(item.as_deref(), &value), Item::unversioned(value))
+                                })
                                 .collect(),
                             ..snapshot
                         }
@@ -211,6 +227,28 @@ impl CustomStorage {
 fn unsupported(reply: ReplyTo, function_id: &str, what: &str) {
     let message = format!("{what} need versions, which items kept by '{function_id}' do not have");
     reply.fail("unsupported_by_storage", message);
+}
+
+/// The values of a list that may be seen.
+fn shown(view: &View, result: CallResult) -> CallResult {
+    let listed = read_values(false, Ok(result?))
+        .map_err(|error| Failure::new("JSON_ERROR", &error.message))?;
+    let items = listed.into_iter().map(|value| {
+        let id = id_of(None, &value);
+        (id, Item::unversioned(value))
+    });
+    let shown: Vec<_> = items.filter(|(id, _)| view.shows(Some(id))).collect();
+    Ok(Output::Json(list_json(&shown, false)))
+}
+
+/// The id of an item. A listing function gives values only: then it is their member `id`, by which clients know items too.
+/// What has none has the empty id, which names nothing.
+fn id_of(asked: Option<&str>, value: &Json) -> Arc<str> {
+    let of_value = || Fields::read(value.as_str(), &["id"]).ok()?.string(0).ok();
+    match asked {
+        Some(item) => item.into(),
+        None => of_value().as_deref().unwrap_or_default().into(),
+    }
 }
 
 /// Reads what a listing or getting function returned, for a `sync`.

@@ -1,5 +1,6 @@
 //! The stream service: one call from its input to its reply. Knows no sockets; the store and the feed do the rest.
 
+mod access;
 mod answer;
 mod custom;
 mod functions;
@@ -7,7 +8,8 @@ mod keeper;
 mod turns;
 mod verb;
 
+pub use access::Access;
 pub use answer::{answer, refused, unless_refused};
 pub use custom::CustomStorage;
-pub use functions::register;
+pub use functions::StreamFunctions;
 pub use verb::Verb;

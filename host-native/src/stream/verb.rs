@@ -33,6 +33,14 @@ pub(super) const VERBS: [(Verb, &str); 8] = [
 ];
 
 impl Verb {
+    /// Whether it changes nothing and tells nobody.
+    pub fn only_reads(self) -> bool {
+        match self {
+            Self::Get | Self::List | Self::ListGroups | Self::ListAll => true,
+            Self::Set | Self::Delete | Self::Update | Self::Send => false,
+        }
+    }
+
     /// What custom storage calls it.
     pub(super) fn name(self) -> &'static str {
         match self {

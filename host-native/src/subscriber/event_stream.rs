@@ -18,12 +18,12 @@ use iii_stream_core::Position;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::http::{ResponseBody, Visit, refused_by_store};
+use super::http::{ResponseBody, Visit, readable, refused_by_store};
 use super::opening::OpenError;
 use super::protocol::{PathTarget, Query};
 use super::session::of_path;
 use super::subscribers::{Admission, Subscribers};
-use super::subscriptions::Subscriptions;
+use super::subscriptions::{Admitted, Subscriptions};
 use crate::hub::{ConnectionId, Framing};
 use crate::socket::{CloseCode, Line, Outbox, Refused};
 
@@ -68,6 +68,7 @@ pub async fn event_stream(
 ) -> Result<Response<ResponseBody>, Refused> {
     let since = since_of(headers, &admission.query).map_err(Refused::bad_request)?;
     let join = of_path(path);
+    readable(&admission.grants, &join)?;
     if subscribers.streams.is_custom(&join.group.stream) {
         return Err(refused_by_store(&join, &OpenError::Unsupported));
     }
@@ -80,7 +81,10 @@ pub async fn event_stream(
         id,
         subscribers.clone(),
         outbox.clone(),
-        admission.context,
+        Admitted {
+            context: admission.context,
+            grants: admission.grants,
+        },
         Framing::EventStream,
         Some(admission.query.asks),
     );

@@ -12,6 +12,7 @@ use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, I
 use hyper::{Response, StatusCode};
 use iii_stream_core::event::session_input;
 use iii_stream_core::version2::snapshot_json;
+use iii_stream_core::{Grants, View};
 
 use super::opening::{self, OpenError};
 use super::protocol::PathTarget;
@@ -19,6 +20,7 @@ use super::session::of_path;
 use super::subscribers::{Admission, Subscribers};
 use crate::hub::Subscribing;
 use crate::socket::Refused;
+use crate::store::PageWish;
 
 /// What an answer carries.
 pub type ResponseBody = UnsyncBoxBody<Bytes, Infallible>;
@@ -34,8 +36,10 @@ pub async fn snapshot(
     is_for_all: bool,
 ) -> Result<Response<ResponseBody>, Refused> {
     let after = admission.query.after.unwrap_or(0);
-    let visit = Visit::begin(subscribers, of_path(path), admission.context).await?;
-    let read = read(subscribers, &visit.join, after).await;
+    let join = of_path(path);
+    let view = readable(&admission.grants, &join)?;
+    let visit = Visit::begin(subscribers, join, admission.context).await?;
+    let read = read(subscribers, &visit.join, after, &view).await;
     let Read { json, tag } = read.map_err(|error| refused_by_store(&visit.join, &error))?;
     drop(visit);
     let is_known = headers
@@ -71,6 +75,21 @@ pub async fn snapshot(
     Ok(response)
 }
 
+/// What a client may read of the group that it asks for.
+///
+/// Errors: [`Refused`] with 403 if nothing of what it asks for.
+pub(super) fn readable(grants: &Grants, join: &Subscribing) -> Result<View, Refused> {
+    let view = grants.view(join.group.as_ref());
+    if view.shows(join.item.as_deref()) {
+        return Ok(view);
+    }
+    Err(Refused {
+        status: StatusCode::FORBIDDEN,
+        message: "this client may read nothing of it: neither the auth function nor `default_grants` grants it",
+        retry_after_s: None,
+    })
+}
+
 struct Read {
     json: String,
     /// Changes with what is shown.
@@ -81,27 +100,31 @@ async fn read(
     subscribers: &Subscribers,
     join: &Subscribing,
     after: u64,
+    view: &View,
 ) -> Result<Read, OpenError> {
     let streams = &subscribers.streams;
     if streams.is_custom(&join.group.stream) {
         return Err(OpenError::Unsupported);
     }
     let (group, item) = (join.group.as_ref(), join.item.as_deref());
-    let page = match item {
-        Some(item) => opening::item_page(streams.store(), join, item).await?,
-        None => opening::next_page(streams.store(), join, after).await?,
+    let wish = PageWish {
+        item: join.item.clone(),
+        after,
+        ..PageWish::default()
     };
+    let page = opening::page(streams.store(), join, wish, view).await?;
     // An item's own sequence, so that changes of others leave its tag alone.
     let version = match item {
         Some(_) => page.items.first().map_or(0, |(_, item)| item.seq),
         None => page.seq,
     };
+    let epoch = view.epoch(&page.epoch);
     let tag = match item {
-        None => format!("\"{}:{version}:{after}\"", page.epoch),
+        None => format!("\"{epoch}:{version}:{after}\""),
         // Weak: the group's position stands beside the item, and moves on without it.
-        Some(_) => format!("W/\"{}:{version}\"", page.epoch),
+        Some(_) => format!("W/\"{epoch}:{version}\""),
     };
-    let json = snapshot_json(group, item, &page.epoch, page.seq, &page.items, page.more);
+    let json = snapshot_json(group, item, &epoch, page.seq, &page.items, page.next_after);
     Ok(Read { json, tag })
 }
 

@@ -1,6 +1,7 @@
 //! The subscriber port: clients join groups and items here and see every change, over WebSocket, server-sent events or plain
 //! HTTP. Knows no values.
 
+mod calls;
 mod event_stream;
 mod http;
 mod opening;

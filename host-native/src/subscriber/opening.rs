@@ -1,17 +1,19 @@
 //! What a subscription begins with: a snapshot or what has changed since, read from where the stream is kept, and written as
-//! frames for its connection.
+//! frames for its connection. What its client may not read is left out here.
 
 use std::sync::Arc;
 
-use iii_stream_core::Position;
 use iii_stream_core::event::{delta_frame, event_frame, group_sync_frame, item_sync_frame};
 use iii_stream_core::version2::{Sync, page_sync_frame, resume_sync_frame};
+use iii_stream_core::{Echo, Item, Position, View};
 use tokio::sync::oneshot;
 
 use crate::clock;
 use crate::hub::{Dialect, Framing, Subscribing};
 use crate::socket::Frame;
-use crate::store::{Done, Resumed, Snapshot, SnapshotPage, Store, StoreError};
+use crate::store::{
+    Done, PageWish, ResumeWish, Resumed, Snapshot, SnapshotPage, Store, StoreError,
+};
 use crate::stream::CustomStorage;
 
 /// See the module.
@@ -19,6 +21,8 @@ pub(super) struct Opening {
     content: Content,
     /// What the client holds is of no use any more.
     is_reset: bool,
+    /// What of the group its client may read.
+    view: View,
 }
 
 enum Content {
@@ -51,7 +55,10 @@ pub(super) enum OpenError {
     Unsupported,
 }
 
-/// Reads what a subscription begins with.
+/// Pages in which there is nothing to show that are read before the client is told that there is more.
+const UNSHOWN_PAGES_MAX: usize = 16;
+
+/// Reads what a subscription begins with, as far as its client may read it.
 ///
 /// Errors: [`OpenError`].
 pub(super) async fn open(
@@ -59,13 +66,17 @@ pub(super) async fn open(
     join: Subscribing,
     dialect: Dialect,
     wish: Wish,
+    view: View,
 ) -> Result<Opening, OpenError> {
     let (group, item) = (join.group.as_ref(), join.item.as_deref());
     if !dialect.is_version_2 {
-        let snapshot = ask(|done| streams.snapshot(group, item, clock::unix_ms(), done)).await?;
+        let mut snapshot =
+            ask(|done| streams.snapshot(group, item, clock::unix_ms(), done)).await?;
+        leave_out(&mut snapshot.items, &view);
         return Ok(Opening {
             content: Content::Whole(snapshot),
             is_reset: false,
+            view,
         });
     }
     if streams.is_custom(group.stream) {
@@ -73,63 +84,72 @@ pub(super) async fn open(
     }
     let store = streams.store();
     if let Some(since) = &wish.since {
-        let needs_values = !dialect.deltas;
-        let resumed = ask(|done| {
-            store.resume(group, item, since, needs_values, clock::unix_ms(), done);
-        })
-        .await?;
-        if let Some(resumed) = resumed {
+        let wish = ResumeWish {
+            item: join.item.clone(),
+            since: since.clone(),
+            needs_values: !dialect.deltas,
+            clients: join.clients.clone(),
+        };
+        let resumed = ask(|done| store.resume(group, wish, clock::unix_ms(), done)).await?;
+        if let Some(mut resumed) = resumed {
             let from = since.seq;
+            if view != View::All {
+                let changes = &mut resumed.changes;
+                changes.retain(|change| view.shows(change.item.as_deref()));
+            }
             return Ok(Opening {
                 content: Content::Resumed { resumed, from },
                 is_reset: false,
+                view,
             });
         }
     }
-    let page = match item {
-        Some(item) => item_page(store, &join, item).await?,
-        None => next_page(store, &join, 0).await?,
+    let first = PageWish {
+        item: join.item.clone(),
+        clients: join.clients.clone(),
+        ..PageWish::default()
     };
+    let page = page(store, &join, first, &view).await?;
     Ok(Opening {
         content: Content::Page(page),
         is_reset: wish.is_reset || wish.since.is_some(),
+        view,
     })
 }
 
-/// Reads the page of a group that follows the item created at `after`.
+/// Reads a page of a group. Where it shows nothing, the next ones are read in its place: what it stands for has nothing to
+/// show at the moment of those either, because new items come last.
 ///
 /// Errors: [`OpenError::Store`].
-pub(super) async fn next_page(
+pub(super) async fn page(
     store: &Arc<dyn Store>,
     join: &Subscribing,
-    after: u64,
+    mut wish: PageWish,
+    view: &View,
 ) -> Result<SnapshotPage, OpenError> {
-    ask(|done| store.page(join.group.as_ref(), after, clock::unix_ms(), done)).await
+    let mut unshown_pages = 0;
+    loop {
+        let (group, asked) = (join.group.as_ref(), wish.clone());
+        let mut page = ask(|done| store.page(group, asked, clock::unix_ms(), done)).await?;
+        leave_out(&mut page.items, view);
+        let Some(next_after) = page.next_after.filter(|_| page.items.is_empty()) else {
+            return Ok(page);
+        };
+        unshown_pages += 1;
+        if unshown_pages == UNSHOWN_PAGES_MAX {
+            return Ok(page);
+        }
+        wish.after = next_after;
+        // There may be many, and others want their turn.
+        tokio::task::yield_now().await;
+    }
 }
 
-/// Reads one item as a page of its own.
-///
-/// Errors: [`OpenError::Store`].
-pub(super) async fn item_page(
-    store: &Arc<dyn Store>,
-    join: &Subscribing,
-    item: &str,
-) -> Result<SnapshotPage, OpenError> {
-    let group = join.group.as_ref();
-    let snapshot = ask(|done| store.snapshot(group, Some(item), clock::unix_ms(), done)).await?;
-    let Snapshot {
-        epoch,
-        seq,
-        timestamp,
-        items,
-    } = snapshot;
-    Ok(SnapshotPage {
-        epoch,
-        seq,
-        timestamp,
-        items,
-        more: false,
-    })
+/// Leaves out the items that may not be shown.
+fn leave_out(items: &mut Vec<(Arc<str>, Item)>, view: &View) {
+    if *view != View::All {
+        items.retain(|(id, _)| view.shows(Some(id)));
+    }
 }
 
 async fn ask<T: Send + 'static>(request: impl FnOnce(Done<T>)) -> Result<T, OpenError> {
@@ -167,7 +187,7 @@ impl Opening {
     /// After which item the next page begins, if there is one.
     pub(super) fn next_page_after(&self) -> Option<u64> {
         match &self.content {
-            Content::Page(page) => page.next_after(),
+            Content::Page(page) => page.next_after,
             Content::Whole(_) | Content::Resumed { .. } => None,
         }
     }
@@ -184,32 +204,48 @@ impl Opening {
     pub(super) fn frame(&self, join: &Subscribing, dialect: Dialect) -> Option<Frame> {
         let group = join.group.as_ref();
         let item = join.item.as_deref();
+        let told = self.view.epoch(self.epoch());
         match &self.content {
             Content::Whole(Snapshot {
-                epoch,
                 seq,
                 timestamp,
                 items,
+                ..
             }) => {
                 let text = match item {
                     Some(item) => {
                         let value = items.first().map(|(_, item)| &item.value);
-                        item_sync_frame(group, item, *timestamp, epoch, *seq, value)
+                        item_sync_frame(group, item, *timestamp, &told, *seq, value)
                     }
                     None => {
                         let values = items.iter().map(|(_, item)| &item.value);
-                        group_sync_frame(group, *timestamp, epoch, *seq, values)
+                        group_sync_frame(group, *timestamp, &told, *seq, values)
                     }
                 };
                 Some(dialect.frame(&text, None))
             }
-            Content::Page(page) => Some(page_frame(join, dialect, page, page.seq, self.is_reset)),
-            Content::Resumed { resumed, from } => resumed_frame(join, dialect, resumed, *from),
+            Content::Page(page) => Some(page_frame(
+                join,
+                dialect,
+                page,
+                &told,
+                page.seq,
+                self.is_reset,
+            )),
+            Content::Resumed { resumed, from } => {
+                resumed_frame(join, dialect, resumed, &told, *from)
+            }
         }
     }
 }
 
-fn sync<'a>(join: &'a Subscribing, epoch: &'a str, seq: u64, timestamp: u64) -> Sync<'a> {
+fn sync<'a>(
+    join: &'a Subscribing,
+    epoch: &'a str,
+    seq: u64,
+    timestamp: u64,
+    mutations: &'a [Echo],
+) -> Sync<'a> {
     Sync {
         group: join.group.as_ref(),
         item: join.item.as_deref(),
@@ -217,21 +253,27 @@ fn sync<'a>(join: &'a Subscribing, epoch: &'a str, seq: u64, timestamp: u64) -> 
         epoch,
         seq,
         timestamp,
+        mutations: join.clients.is_some().then_some(mutations),
     }
 }
 
-/// One page. `seq` is the position up to which the connection has seen everything when it gets this.
+/// One page. `epoch` is what the client is told of the history, `seq` the position up to which the connection has seen everything when it gets this.
 pub(super) fn page_frame(
     join: &Subscribing,
     dialect: Dialect,
     page: &SnapshotPage,
+    epoch: &str,
     seq: u64,
     is_reset: bool,
 ) -> Frame {
-    let sync = sync(join, &page.epoch, seq, page.timestamp);
-    let text = page_sync_frame(&sync, &page.items, page.more, is_reset);
+    let mut sync = sync(join, epoch, seq, page.timestamp, &page.mutations);
+    let has_more = page.next_after.is_some();
+    if has_more {
+        sync.mutations = None;
+    }
+    let text = page_sync_frame(&sync, &page.items, has_more, is_reset);
     // Whoever comes back in the middle of a snapshot has to begin again.
-    let at = (!page.more).then_some((&*page.epoch, seq));
+    let at = (!has_more).then_some((epoch, seq));
     dialect.frame(&text, at)
 }
 
@@ -239,22 +281,24 @@ fn resumed_frame(
     join: &Subscribing,
     dialect: Dialect,
     resumed: &Resumed,
+    epoch: &str,
     from: u64,
 ) -> Option<Frame> {
     let group = join.group.as_ref();
     let Resumed {
-        epoch,
         seq,
         timestamp,
         changes,
+        mutations,
+        ..
     } = resumed;
     let subscription_id = &join.subscription_id;
-    let sync = resume_sync_frame(&sync(join, epoch, *seq, *timestamp), from);
+    let sync = resume_sync_frame(&sync(join, epoch, *seq, *timestamp, mutations), from);
     let mut out = Vec::new();
     // The changes that follow carry the positions; with none, this one does.
     let at = match dialect.framing {
         Framing::EventStream if !changes.is_empty() => None,
-        _ => Some((&**epoch, *seq)),
+        _ => Some((epoch, *seq)),
     };
     dialect.push(&mut out, &sync, at);
     for change in changes {

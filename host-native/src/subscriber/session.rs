@@ -9,9 +9,11 @@ use iii_stream_core::GroupKey;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::protocol::{self, ClientMessage, Join, PathTarget};
+use super::calls::Calls;
+use super::protocol::{self, ClientMessage, Invalid, Join, PathTarget};
 use super::subscribers::{Admission, Subscribers};
-use super::subscriptions::Subscriptions;
+use super::subscriptions::{Admitted, Subscriptions};
+use crate::engine::Failure;
 use crate::hub::{ConnectionId, Framing, Subscribing};
 use crate::metrics::SlowConsumerEnd;
 use crate::socket::{CloseCode, Connection, End, Incoming};
@@ -35,6 +37,7 @@ struct Session {
     id: ConnectionId,
     connection: Connection,
     subscriptions: Subscriptions,
+    calls: Calls,
     subscribers: Arc<Subscribers>,
     rate: Rate,
     /// It said too much and is being closed.
@@ -52,6 +55,7 @@ impl Session {
             query,
             context,
             expires_at,
+            grants,
         } = admission;
         let mut connection = Connection::open(socket, subscribers.limits.connection).await?;
         if let Some(expires_at) = expires_at {
@@ -59,13 +63,14 @@ impl Session {
         }
         let outbox = connection.outbox().clone();
         let id = subscribers.connect(&outbox);
+        let calls = Calls::new(grants.clone());
         // What the address says of how to speak is the first word, whether it names a group or not.
         let asks = (path.is_some() || query.asks.version_2.is_some()).then_some(query.asks);
         let mut subscriptions = Subscriptions::new(
             id,
             subscribers.clone(),
             outbox,
-            context,
+            Admitted { context, grants },
             Framing::WebSocket,
             asks,
         );
@@ -76,6 +81,7 @@ impl Session {
             id,
             connection,
             subscriptions,
+            calls,
             rate: Rate::new(subscribers.limits.messages_per_second_max),
             is_flood: false,
             subscribers,
@@ -110,7 +116,7 @@ impl Session {
         let metrics = &self.subscribers.metrics;
         if self.rate.admits(Instant::now()) {
             metrics.subscriber_messages.inc();
-            receive(&mut self.subscriptions, incoming);
+            self.receive(incoming);
         } else {
             self.is_flood = true;
             tracing::warn!(
@@ -119,6 +125,46 @@ impl Session {
             );
             metrics.rate_limited.inc();
             self.connection.outbox().close(CloseCode::RateLimit);
+        }
+    }
+
+    /// Does what a message says. Published clients throw on answers that they do not know, so what cannot be understood is
+    /// answered only where version 2 is spoken, and where it is a call.
+    fn receive(&mut self, incoming: &Incoming) {
+        let text = match incoming {
+            Incoming::Text(text) => text.as_str(),
+            Incoming::Binary(bytes) => str::from_utf8(bytes).unwrap_or_default(),
+            Incoming::Room => return,
+        };
+        let subscriptions = &mut self.subscriptions;
+        match protocol::decode(text) {
+            Ok(ClientMessage::Join(join)) => {
+                let (asks, since) = (join.asks, join.since.clone());
+                subscriptions.join_speaking(of_join(&join), asks, since);
+            }
+            Ok(ClientMessage::Leave { subscription_id }) => subscriptions.leave(&subscription_id),
+            Ok(ClientMessage::Call(call)) => {
+                let outbox = self.connection.outbox();
+                self.calls.begin(&call, &self.subscribers, outbox);
+            }
+            Err(Invalid {
+                call_id: Some(id),
+                message,
+                ..
+            }) => {
+                let failure = Failure::new("deserialization_error", &message);
+                let frame = protocol::result_frame(&id, &Err(failure));
+                self.connection.outbox().answer(frame.into());
+            }
+            Err(invalid) if subscriptions.is_version_2() || invalid.asks_version => subscriptions
+                .tell_error(
+                    invalid.subscription_id.as_deref(),
+                    invalid.code,
+                    &invalid.message,
+                ),
+            Err(invalid) => {
+                tracing::debug!(error = %invalid.message, "message of a subscriber cannot be understood, ignored");
+            }
         }
     }
 
@@ -139,32 +185,6 @@ impl Session {
     }
 }
 
-/// Does what a message says. Published clients throw on answers that they do not know, so what cannot be understood is answered
-/// only where version 2 is spoken.
-fn receive(subscriptions: &mut Subscriptions, incoming: &Incoming) {
-    let text = match incoming {
-        Incoming::Text(text) => text.as_str(),
-        Incoming::Binary(bytes) => str::from_utf8(bytes).unwrap_or_default(),
-        Incoming::Room => return,
-    };
-    match protocol::decode(text) {
-        Ok(ClientMessage::Join(join)) => {
-            let (asks, since) = (join.asks, join.since.clone());
-            subscriptions.join_speaking(of_join(&join), asks, since);
-        }
-        Ok(ClientMessage::Leave { subscription_id }) => subscriptions.leave(&subscription_id),
-        Err(invalid) if subscriptions.is_version_2() || invalid.asks_version => subscriptions
-            .tell_error(
-                invalid.subscription_id.as_deref(),
-                invalid.code,
-                &invalid.message,
-            ),
-        Err(invalid) => {
-            tracing::debug!(error = %invalid.message, "message of a subscriber cannot be understood, ignored");
-        }
-    }
-}
-
 fn of_join(join: &Join<'_>) -> Subscribing {
     Subscribing {
         subscription_id: join.subscription_id.as_ref().into(),
@@ -173,6 +193,7 @@ fn of_join(join: &Join<'_>) -> Subscribing {
             group: join.group.as_ref().into(),
         },
         item: join.item.as_deref().map(Into::into),
+        clients: join.clients.clone(),
     }
 }
 
@@ -185,6 +206,7 @@ pub(super) fn of_path(path: PathTarget) -> Subscribing {
             group: path.group.into(),
         },
         item: path.item.map(Into::into),
+        clients: None,
     }
 }
 

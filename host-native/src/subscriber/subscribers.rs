@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use iii_stream_core::Grants;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -13,7 +14,7 @@ use crate::engine::{JoinTriggers, LeaveTriggers};
 use crate::hub::{ConnectionId, Hub};
 use crate::metrics::Metrics;
 use crate::socket::{CloseCode, Limits, Outbox};
-use crate::stream::CustomStorage;
+use crate::stream::{CustomStorage, StreamFunctions};
 
 /// The bounds of the subscriber port.
 #[derive(Clone, Copy, Debug)]
@@ -28,12 +29,14 @@ pub struct SubscriberLimits {
     pub connections_per_address_max: usize,
     /// Messages of one connection in one second; more closes it with 4029.
     pub messages_per_second_max: usize,
+    /// Calls of one connection that are not answered yet; one more is answered `too_many_calls`.
+    pub calls_in_flight_max: usize,
     /// Subscriptions of one connection; a join beyond it is answered `unauthorized`.
     pub subscriptions_max: usize,
 }
 
 /// With what a connection was let in.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Admission {
     /// What its path subscribes to at once.
     pub path: Option<PathTarget>,
@@ -43,12 +46,15 @@ pub struct Admission {
     pub context: Option<Arc<str>>,
     /// When it must end.
     pub expires_at: Option<Instant>,
+    /// What it may do.
+    pub grants: Arc<Grants>,
 }
 
 /// Everything that subscriber connections share.
 pub struct Subscribers {
     pub(super) hub: Arc<Hub>,
     pub(super) streams: Arc<CustomStorage>,
+    pub(super) functions: Arc<StreamFunctions>,
     pub(super) joins: Arc<JoinTriggers>,
     pub(super) leaves: Arc<LeaveTriggers>,
     pub(super) metrics: Arc<Metrics>,
@@ -63,6 +69,7 @@ impl Subscribers {
     pub fn new(
         hub: Arc<Hub>,
         streams: Arc<CustomStorage>,
+        functions: Arc<StreamFunctions>,
         joins: Arc<JoinTriggers>,
         leaves: Arc<LeaveTriggers>,
         metrics: Arc<Metrics>,
@@ -72,6 +79,7 @@ impl Subscribers {
         Self {
             hub,
             streams,
+            functions,
             joins,
             leaves,
             metrics,

@@ -47,7 +47,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use iii_stream_core::{
-    Change, Command, Committed, Draft, GroupKey, GroupLimits, GroupRef, Item, Page, Position,
+    Change, Command, Committed, Draft, GroupKey, GroupLimits, GroupRef, Item, Position,
 };
 use parking_lot::{Mutex, RwLock};
 use tokio::runtime::Handle;
@@ -55,8 +55,8 @@ use tokio::runtime::Handle;
 use super::deadlines::Deadlines;
 use super::listing::Listing;
 use super::{
-    ChangeSink, Condition, Done, PAGE_BYTES_MAX, PAGE_ITEMS_MAX, Resumed, Snapshot, SnapshotPage,
-    Store, StreamGroups,
+    ChangeSink, Condition, Done, PageWish, ResumeWish, Resumed, Snapshot, SnapshotPage, Store,
+    StreamGroups,
 };
 use crate::clock;
 use crate::metrics::{Counter, Histogram, TimeBuckets};
@@ -370,46 +370,23 @@ impl Store for FileStore {
         self.inner.read(group, ask, done);
     }
 
-    fn page(&self, group: GroupRef<'_>, after: u64, now_ms: u64, done: Done<SnapshotPage>) {
+    fn page(&self, group: GroupRef<'_>, wish: PageWish, now_ms: u64, done: Done<SnapshotPage>) {
         self.inner.floor.note(now_ms);
-        let ask = move |group: &mut iii_stream_core::Group| {
-            let timestamp = group.sync_timestamp(now_ms);
-            let Page { items, more } = group.page(after, PAGE_ITEMS_MAX, PAGE_BYTES_MAX);
-            SnapshotPage {
-                epoch: group.epoch().clone(),
-                seq: group.seq(),
-                timestamp,
-                items,
-                more,
-            }
-        };
-        self.inner.read(group, ask, done);
+        self.inner
+            .read(group, move |group| wish.read(group, now_ms), done);
     }
 
     fn resume(
         &self,
         group: GroupRef<'_>,
-        item: Option<&str>,
-        since: &Position,
-        needs_values: bool,
+        wish: ResumeWish,
         now_ms: u64,
         done: Done<Option<Resumed>>,
     ) {
         self.inner.floor.note(now_ms);
-        let (item, wanted) = (item.map(str::to_owned), since.clone());
-        let ask = move |group: &mut iii_stream_core::Group| {
-            if *group.epoch() != wanted.epoch {
-                return None;
-            }
-            let changes = group.changes_since(wanted.seq, item.as_deref(), needs_values)?;
-            Some(Resumed {
-                epoch: group.epoch().clone(),
-                seq: group.seq(),
-                timestamp: group.sync_timestamp(now_ms),
-                changes,
-            })
-        };
-        self.inner.resume(group, since, ask, done);
+        let since = wish.since.clone();
+        let ask = move |group: &mut iii_stream_core::Group| wish.read(group, now_ms);
+        self.inner.resume(group, &since, ask, done);
     }
 
     fn position(&self, group: GroupRef<'_>, done: Done<Position>) {

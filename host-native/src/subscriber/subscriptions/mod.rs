@@ -16,7 +16,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use hashbrown::HashMap;
 use iii_stream_core::event::{session_input, unauthorized_frame};
 use iii_stream_core::version2::error_frame;
-use iii_stream_core::{GroupKey, Position};
+use iii_stream_core::{Grants, GroupKey, Position};
 
 use paging::Paging;
 
@@ -36,8 +36,7 @@ pub(super) struct Subscriptions {
     id: ConnectionId,
     subscribers: Arc<Subscribers>,
     outbox: Arc<Outbox>,
-    /// What the auth function gave, as JSON text.
-    context: Option<Arc<str>>,
+    admitted: Admitted,
     dialect: Dialect,
     /// How the client wanted to be spoken to; `None` before it said so.
     asks: Option<Asks>,
@@ -47,6 +46,14 @@ pub(super) struct Subscriptions {
     steps: FuturesUnordered<BoxFuture<'static, (Arc<str>, Step)>>,
     /// Subscriptions that wait for room, to begin or for their next page; the first ones first.
     queued: VecDeque<Arc<str>>,
+}
+
+/// What the connection was let in with.
+pub(super) struct Admitted {
+    /// What the auth function gave, as JSON text.
+    pub(super) context: Option<Arc<str>>,
+    /// What the client may do.
+    pub(super) grants: Arc<Grants>,
 }
 
 /// The connection's part in a group.
@@ -106,7 +113,7 @@ impl Subscriptions {
         id: ConnectionId,
         subscribers: Arc<Subscribers>,
         outbox: Arc<Outbox>,
-        context: Option<Arc<str>>,
+        admitted: Admitted,
         framing: Framing,
         asks: Option<Asks>,
     ) -> Self {
@@ -114,7 +121,7 @@ impl Subscriptions {
             id,
             subscribers,
             outbox,
-            context,
+            admitted,
             dialect: Dialect {
                 framing,
                 ..Dialect::VERSION_1
@@ -181,6 +188,9 @@ impl Subscriptions {
                 "join refused: too many subscriptions"
             );
             return self.refuse_for_limit(&join, limit);
+        }
+        if !self.may_read(&join) {
+            return self.refuse(&join);
         }
         if !self.subscribers.joins.is_guarded(&join.group.stream) {
             return self.join_admitted(join, since);
@@ -290,17 +300,26 @@ impl Subscriptions {
     fn insert(&mut self, join: Subscribing, since: Option<Position>, stage: Stage) -> Arc<str> {
         let id = join.subscription_id.clone();
         let beginning = Beginning {
-            join,
             wish: Wish {
-                since,
+                since: since.map(|since| self.place(&join.group, &since)),
                 ..Wish::default()
             },
+            join,
             stage,
             is_held: false,
             waiting: VecDeque::new(),
         };
         self.beginning.insert(id.clone(), beginning);
         id
+    }
+
+    /// Where a client left off, by the history's own name. Whoever could read something else then has been nowhere.
+    fn place(&self, group: &GroupKey, told: &Position) -> Position {
+        let view = self.admitted.grants.view(group.as_ref());
+        Position {
+            epoch: view.history(&told.epoch).unwrap_or_default().into(),
+            seq: told.seq,
+        }
     }
 
     /// Takes out a subscription that begins no longer. Many connections are quiet, so they keep no empty table.
@@ -350,7 +369,8 @@ impl Subscriptions {
     fn open(&mut self, join: Subscribing, wish: Wish) {
         let id = join.subscription_id.clone();
         let streams = self.subscribers.streams.clone();
-        let mut opening = Box::pin(opening::open(streams, join, self.dialect, wish));
+        let view = self.admitted.grants.view(join.group.as_ref());
+        let mut opening = Box::pin(opening::open(streams, join, self.dialect, wish, view));
         match (&mut opening).now_or_never() {
             Some(opened) => self.take_opened(&id, opened),
             None => self
@@ -492,12 +512,13 @@ impl Subscriptions {
 
     /// The connection's seat in a group, for one more subscription.
     fn sit(&mut self, group: &GroupKey) -> &Seat {
-        let part = self.groups.entry_ref(group).or_insert_with(|| Part {
-            seat: self
-                .subscribers
-                .hub
-                .enter(group, self.id, &self.outbox, self.dialect),
-            subscriptions: 0,
+        let part = self.groups.entry_ref(group).or_insert_with(|| {
+            let view = self.admitted.grants.view(group.as_ref());
+            let hub = &self.subscribers.hub;
+            Part {
+                seat: hub.enter(group, self.id, &self.outbox, self.dialect, &view),
+                subscriptions: 0,
+            }
         });
         part.subscriptions += 1;
         &part.seat
@@ -521,6 +542,12 @@ impl Subscriptions {
             part.seat.unsubscribe(&join.subscription_id);
         }
         self.stand_up(&join.group);
+    }
+
+    /// Whether the client may see anything of what it wants to subscribe to.
+    fn may_read(&self, join: &Subscribing) -> bool {
+        let view = self.admitted.grants.view(join.group.as_ref());
+        view.shows(join.item.as_deref())
     }
 
     fn refuse(&self, join: &Subscribing) {
@@ -565,12 +592,13 @@ impl Subscriptions {
             subscription_id,
             group,
             item,
+            ..
         } = join;
         session_input(
             subscription_id,
             group.as_ref(),
             item.as_deref(),
-            self.context.as_deref(),
+            self.admitted.context.as_deref(),
         )
     }
 }

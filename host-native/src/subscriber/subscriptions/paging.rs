@@ -7,7 +7,7 @@ use futures_util::future::FutureExt;
 use super::{Live, Step, Subscriptions};
 use crate::hub::Framing;
 use crate::socket::CloseCode;
-use crate::store::SnapshotPage;
+use crate::store::{PageWish, SnapshotPage};
 use crate::subscriber::opening::{self, OpenError};
 
 /// A snapshot that is not told to its end.
@@ -32,14 +32,22 @@ impl Subscriptions {
         if std::mem::replace(&mut paging.is_reading, true) {
             return;
         }
+        let mut wish = PageWish {
+            after: paging.after,
+            clients: join.clients.clone(),
+            ..PageWish::default()
+        };
         let (join, after) = (join.clone(), paging.after);
         if let Some(part) = self.groups.get(&join.group) {
             // Operations on an item must not come before the page that holds it.
             part.seat.hold();
+            // The page may know of mutations whose changes are held back: they are not in what the client has then.
+            wish.mutations_up_to = Some(part.seat.position(subscription_id));
         }
+        let view = self.admitted.grants.view(join.group.as_ref());
         let streams = self.subscribers.streams.clone();
         let mut reading =
-            Box::pin(async move { opening::next_page(streams.store(), &join, after).await });
+            Box::pin(async move { opening::page(streams.store(), &join, wish, &view).await });
         match (&mut reading).now_or_never() {
             Some(page) => self.take_page(subscription_id, after, page),
             None => {
@@ -83,11 +91,13 @@ impl Subscriptions {
             Framing::WebSocket => part.seat.position(subscription_id),
             Framing::EventStream => first_seq,
         };
-        let frame = opening::page_frame(join, self.dialect, &page, seq, false);
+        let view = self.admitted.grants.view(join.group.as_ref());
+        let epoch = view.epoch(&page.epoch);
+        let frame = opening::page_frame(join, self.dialect, &page, &epoch, seq, false);
         self.outbox.deliver_uncounted(&frame);
         part.seat.release();
         self.subscribers.metrics.snapshot_pages.inc();
-        match page.next_after() {
+        match page.next_after {
             Some(after) => {
                 *paging = Some(Paging {
                     after,

@@ -7,7 +7,9 @@ use iii_stream_core::{GroupKey, Item, Position};
 
 use super::model::Version;
 use super::world::World;
-use crate::store::{Done, Resumed, Snapshot, SnapshotPage, Store, StoreError};
+use crate::store::{
+    Done, PageWish, ResumeWish, Resumed, Snapshot, SnapshotPage, Store, StoreError,
+};
 
 type Answer<T> = Result<T, StoreError>;
 
@@ -105,10 +107,12 @@ impl World {
     pub(super) fn page(&mut self, key: &GroupKey) {
         let (done, receiver) = answering();
         let now_ms = self.now_ms;
-        self.life().store.page(key.as_ref(), 0, now_ms, done);
+        self.life()
+            .store
+            .page(key.as_ref(), PageWish::default(), now_ms, done);
         let of = key.clone();
         self.expect(key, receiver, move |world, version, got: SnapshotPage| {
-            assert!(!got.more, "all items fit a page here");
+            assert!(got.next_after.is_none(), "all items fit a page here");
             let checked = world.model.check_items(&of, version.as_ref(), &got.items);
             checked.unwrap_or_else(|wrong| panic!("{wrong}"));
             let shown = (&got.epoch, got.seq, got.timestamp);
@@ -137,7 +141,13 @@ impl World {
         };
         let now_ms = self.now_ms;
         let store = &self.life().store;
-        store.resume(key.as_ref(), item, &since, needs_values, now_ms, done);
+        let wish = ResumeWish {
+            item: item.map(Into::into),
+            since,
+            needs_values,
+            clients: None,
+        };
+        store.resume(key.as_ref(), wish, now_ms, done);
         let item = item.map(str::to_owned);
         let of = key.clone();
         self.expect(

@@ -1,0 +1,3 @@
+// The package under test, as it was built.
+
+export * from '../../dist/esm/index.js';
