@@ -313,6 +313,7 @@ impl Server {
             epoch: self.group.epoch(),
             seq,
             timestamp: 0,
+            mutations: None,
         }
     }
 
