@@ -1,12 +1,10 @@
-// Measures a replica in Node: mutations, incoming events, appends. Prints one JSON line for each. Run `make` for pkg/wasm first.
+// Measures a replica in Node: mutations, incoming events, appends. Prints one JSON line for each. Run `scripts/wasm.sh` first.
 
 import { readFileSync } from "node:fs";
 
-import initWasm, { Replica, clientTag } from "../wasm/iii_stream_wasm.js";
+import initWasm, { Replica, clientTag } from "../src/wasm/glue.js";
 
-await initWasm({
-  module_or_path: readFileSync(new URL("../wasm/iii_stream_wasm_bg.wasm", import.meta.url)),
-});
+await initWasm({ module_or_path: readFileSync(new URL("../src/wasm/core.wasm", import.meta.url)) });
 
 /** Odd, so that there is a median. */
 const RUNS = 9;

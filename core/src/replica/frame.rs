@@ -290,3 +290,59 @@ fn for_each_member<'a>(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(event: &str) -> String {
+        format!(
+            r#"{{"type":"stream","timestamp":1,"streamName":"s","groupId":"g","id":null,"seq":1,"event":{event}}}"#
+        )
+    }
+
+    #[test]
+    fn the_deepest_value_is_read_and_a_deeper_one_is_refused() {
+        for (levels, is_read) in [(125, true), (126, false), (200, false)] {
+            let value = "[".repeat(levels) + &"]".repeat(levels);
+            let item = format!(r#"{{"id":"a","seq":1,"data":{value}}}"#);
+            let page = format!(r#"{{"type":"sync","mode":"snapshot","items":[{item},{item}]}}"#);
+            let text = frame(&page);
+            match Frame::read(&text) {
+                Ok(Frame::Stream(StreamFrame {
+                    event: Event::Page(page),
+                    ..
+                })) => assert_eq!((page.items.len(), is_read), (2, true)),
+                Ok(_) => panic!("it is a page"),
+                Err(_) => assert!(!is_read, "{levels}"),
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_is_told_apart_from_what_is_wrong() {
+        let other = frame(r#"{"type":"later"}"#);
+        assert!(matches!(
+            Frame::read(&other),
+            Ok(Frame::Stream(StreamFrame {
+                event: Event::Other,
+                ..
+            }))
+        ));
+        assert!(matches!(
+            Frame::read(r#"{"type":"result"}"#),
+            Ok(Frame::Other)
+        ));
+        for event in [
+            "null",
+            r#"{"type":"create","data":1}"#,
+            r#"{"type":"sync","mode":"snapshot","items":{}}"#,
+            r#"{"type":"sync","mode":"snapshot","items":[{"id":"","seq":1,"data":1}]}"#,
+            r#"{"type":"sync","mode":"resume"}"#,
+            r#"{"type":"sync","data":{}}"#,
+            r#"{"type":"event"}"#,
+        ] {
+            assert!(Frame::read(&frame(event)).is_err(), "{event}");
+        }
+    }
+}

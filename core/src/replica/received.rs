@@ -137,3 +137,27 @@ fn push_list<T>(out: &mut String, field: &str, list: &[T], push: impl Fn(&mut St
         out.push(']');
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_there_is_is_told() {
+        assert_eq!(Received::default().into_json(), None);
+        let received = Received {
+            synced: alloc::vec!["s1".into(), "s2".into()],
+            errors: alloc::vec![ReceivedError {
+                subscription: None,
+                code: "c".into(),
+                message: "m".into(),
+            }],
+            is_version1: true,
+            ..Received::default()
+        };
+        assert_eq!(
+            received.into_json().as_deref(),
+            Some(r#"{"synced":["s1","s2"],"errors":[{"code":"c","message":"m"}],"version1":true}"#)
+        );
+    }
+}

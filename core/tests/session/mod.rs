@@ -8,8 +8,8 @@ use iii_stream_core::event::{delta_frame, wants};
 use iii_stream_core::fields::Fields;
 use iii_stream_core::version2::{Sync, page_sync_frame, resume_sync_frame};
 use iii_stream_core::{
-    Change, Command, Demand, Floor, Group, GroupLimits, GroupRef, Item, Outcome, Position, Refusal,
-    client_tag,
+    Change, Command, Demand, Echo, Floor, Group, GroupLimits, GroupRef, Item, Outcome, Position,
+    Refusal, client_tag,
 };
 
 pub(crate) const GROUP: GroupRef<'_> = GroupRef {
@@ -210,6 +210,10 @@ impl Server {
             paging: None,
         });
         let index = session.subscriptions.len() - 1;
+        if lags && index == 0 {
+            // What was before is not told as events.
+            session.cursor = self.group.seq();
+        }
         if let Some(since) = &since
             && *since.epoch == **self.group.epoch()
             && self.resume(session, index, since.seq)
@@ -242,8 +246,9 @@ impl Server {
         self.pump(session);
         let subscribed = &mut session.subscriptions[index];
         subscribed.paging = None;
-        let sync = resume_sync_frame(&self.sync(subscribed, session.cursor), from);
-        let mut frames = vec![self.with_mutations(&sync, subscribed, session.cursor)];
+        let mutations = self.mutations(subscribed, session.cursor);
+        let sync = self.sync(subscribed, session.cursor, Some(&mutations));
+        let mut frames = vec![resume_sync_frame(&sync, from)];
         frames.extend(
             changes
                 .iter()
@@ -270,12 +275,10 @@ impl Server {
         };
         let last = items.last().map(|(_, item)| item.created_seq);
         subscribed.paging = last.filter(|_| more);
-        let frame = page_sync_frame(&self.sync(subscribed, session.cursor), &items, more, reset);
-        let frame = if more {
-            frame
-        } else {
-            self.with_mutations(&frame, subscribed, session.cursor)
-        };
+        let mutations = self.mutations(subscribed, session.cursor);
+        let mutations = (!more).then_some(&*mutations);
+        let sync = self.sync(subscribed, session.cursor, mutations);
+        let frame = page_sync_frame(&sync, &items, more, reset);
         session.out.push_back(Out::Frames(vec![frame]));
     }
 
@@ -305,7 +308,12 @@ impl Server {
         }
     }
 
-    fn sync<'a>(&'a self, subscribed: &'a Subscribed, seq: u64) -> Sync<'a> {
+    fn sync<'a>(
+        &'a self,
+        subscribed: &'a Subscribed,
+        seq: u64,
+        mutations: Option<&'a [Echo]>,
+    ) -> Sync<'a> {
         Sync {
             group: GROUP,
             item: subscribed.item.as_deref(),
@@ -313,21 +321,18 @@ impl Server {
             epoch: self.group.epoch(),
             seq,
             timestamp: 0,
+            mutations,
         }
     }
 
-    fn with_mutations(&self, frame: &str, subscribed: &Subscribed, seq: u64) -> String {
+    /// The last mutations of the clients asked about that were taken up to `seq`.
+    fn mutations(&self, subscribed: &Subscribed, seq: u64) -> Vec<Echo> {
         let taken = subscribed.clients.iter().filter_map(|client| {
             let mut taken = self.taken.get(client)?.iter().rev();
             let (last, _) = taken.find(|(_, group_seq)| *group_seq <= seq)?;
             let tag = client_tag(client);
-            Some(format!(r#"{{"tag":"{tag}","seq":{last}}}"#))
+            Some(Echo { tag, seq: *last })
         });
-        let taken: Vec<_> = taken.collect();
-        let with = format!(
-            r#","mutations":[{}],"event":{{"type":"sync""#,
-            taken.join(",")
-        );
-        frame.replacen(r#","event":{"type":"sync""#, &with, 1)
+        taken.collect()
     }
 }
