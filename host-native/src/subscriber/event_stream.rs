@@ -18,9 +18,9 @@ use iii_stream_core::Position;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::address::{PathTarget, Query};
 use super::http::{ResponseBody, Visit, readable, refused_by_store};
 use super::opening::OpenError;
-use super::protocol::{PathTarget, Query};
 use super::session::of_path;
 use super::subscribers::{Admission, Subscribers};
 use super::subscriptions::{Admitted, Subscriptions};

@@ -14,8 +14,8 @@ use iii_stream_core::event::session_input;
 use iii_stream_core::version2::snapshot_json;
 use iii_stream_core::{Grants, View};
 
+use super::address::PathTarget;
 use super::opening::{self, OpenError};
-use super::protocol::PathTarget;
 use super::session::of_path;
 use super::subscribers::{Admission, Subscribers};
 use crate::hub::Subscribing;

@@ -9,8 +9,9 @@ use iii_stream_core::GroupKey;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::address::PathTarget;
 use super::calls::Calls;
-use super::protocol::{self, ClientMessage, Invalid, Join, PathTarget};
+use super::protocol::{self, ClientMessage, Invalid, Join};
 use super::subscribers::{Admission, Subscribers};
 use super::subscriptions::{Admitted, Subscriptions};
 use crate::engine::Failure;

@@ -9,7 +9,7 @@ use iii_stream_core::Grants;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::protocol::{self, PathTarget, Query};
+use super::address::{self, PathTarget, Query};
 use crate::engine::{JoinTriggers, LeaveTriggers};
 use crate::hub::{ConnectionId, Hub};
 use crate::metrics::Metrics;
@@ -91,14 +91,14 @@ impl Subscribers {
 
     /// What a request path subscribes to; the outer `None` is a path that there is not.
     pub fn read_path(path: &str) -> Option<Option<PathTarget>> {
-        protocol::read_path(path)
+        address::read_path(path)
     }
 
     /// What a request's query says.
     ///
     /// Errors: what is wrong with it, in words.
     pub fn read_query(query: &str, is_http: bool) -> Result<Query, &'static str> {
-        protocol::read_query(query, is_http)
+        address::read_query(query, is_http)
     }
 
     pub(super) fn connect(&self, outbox: &Arc<Outbox>) -> ConnectionId {
