@@ -1,6 +1,6 @@
 # The doors to everything one does here; each is a short command that can also be run by hand.
 .DEFAULT_GOAL := help
-.PHONY: help run test crash check fmt lint bench e2e wasm pkg doc setup
+.PHONY: help run test crash check fmt lint bench e2e wasm pkg api doc setup
 
 help: ## Say what there is
 	@sed -n -E 's/^([a-z0-9]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 16
@@ -43,6 +43,9 @@ wasm: ## Build the import-free guest and the npm package's wasm
 
 pkg: setup wasm ## Build the npm package (pkg/dist) and its tarball, pkg/iii-stream-VERSION.tgz
 	cd pkg && npm pack --silent
+
+api: pkg ## Make docs/api, the reference of the npm package, from its types
+	node pkg/test/api.mjs
 
 doc: ## Build the API documentation; warnings are errors
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps -p iii-stream-core -p iii-stream -p iii-stream-wasm
