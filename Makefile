@@ -1,9 +1,9 @@
 # The doors to everything one does here; each is a short command that can also be run by hand.
 .DEFAULT_GOAL := help
-.PHONY: help run test crash check fmt lint bench e2e wasm pkg todo ai-tokens edge doc setup
+.PHONY: help run test crash check fmt lint bench e2e wasm pkg todo ai-tokens edge api doc setup
 
 help: ## Say what there is
-	@sed -n -E 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 16
+	@sed -n -E 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 18
 
 run: ## Build the server (release) and start it, open to this machine; with ARGS="…" as these say
 	cargo build --release --locked -p iii-stream
@@ -53,6 +53,9 @@ ai-tokens: pkg ## The same: an answer that arrives word by word
 
 edge: pkg ## The same: a worker at the edge that predicts an update before it forwards it
 	@cd examples/edge && npm ci --silent && npm start --silent
+
+api: setup pkg ## Make docs/api, the reference of the npm package, from its types
+	node pkg/test/api.mjs
 
 doc: ## Build the API documentation; warnings are errors
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps -p iii-stream-core -p iii-stream -p iii-stream-wasm
