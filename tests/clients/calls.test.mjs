@@ -7,7 +7,7 @@ import { adapter, deferred, keepsFiles, Record, startServer, unique } from './ha
 import { range } from './raw.mjs';
 import { portsOf } from './restart.mjs';
 
-const EVERYTHING = [{ can: ['read', 'set', 'update', 'delete', 'send'] }];
+const EVERYTHING = [{ stream: '*', group: '*', can: ['read', 'set', 'update', 'delete', 'send'] }];
 const servers = [];
 let open;
 
@@ -136,9 +136,9 @@ test('each ability holds for the items it was granted for, and is looked at befo
   const server = await own({ stream: { default_grants: [
     { stream: 'chat', group: 'room-*', can: ['read', 'send'] },
     { stream: 'chat', group: 'room-1', item: 'mine-*', can: ['set', 'update', 'delete'] },
-    { stream: 'box', item: 'in', can: ['set', 'update', 'delete'] },
-    { stream: 'part', item: 'a*', can: ['read'] },
-    { stream: 'keeper', can: ['set'] },
+    { stream: 'box', group: '*', item: 'in', can: ['set', 'update', 'delete'] },
+    { stream: 'part', group: '*', item: 'a*', can: ['read'] },
+    { stream: 'keeper', group: '*', can: ['set'] },
   ] } });
   const [socket, peer] = [await server.subscriber(), await server.peer()];
   const asked = new Record(server);
@@ -270,7 +270,7 @@ test('more messages than messages_per_second_max close with 4029, calls among th
 });
 
 test('streams that workers keep are called as by workers, and lists show what may be read', async () => {
-  const server = await own({ stream: { default_grants: [{ stream: 'kept', can: ['read', 'set', 'update', 'delete', 'send'] }, { stream: 'part', item: 'a', can: ['read', 'set'] }, { stream: 'odd', item: 'a', can: ['read'] }, { stream: 'groups', group: 'mine', can: ['read'] }] } });
+  const server = await own({ stream: { default_grants: [{ stream: 'kept', group: '*', can: ['read', 'set', 'update', 'delete', 'send'] }, { stream: 'part', group: '*', item: 'a', can: ['read', 'set'] }, { stream: 'odd', group: '*', item: 'a', can: ['read'] }, { stream: 'groups', group: 'mine', can: ['read'] }] } });
   const [owner, socket] = [await server.peer(), await server.subscriber()];
   const inputs = [];
   for (const name of ['kept', 'part']) {
