@@ -38,7 +38,7 @@ use subscription::Subscription;
 ///
 /// let mut replica = Replica::new();
 /// replica.open("s1", "todos", "list-1", None)?;
-/// let join = replica.join("s1")?; // Send it.
+/// let join = replica.join("s1", true)?; // Send it.
 /// assert!(join.starts_with(r#"{"type":"join","data":{"subscriptionId":"s1""#));
 /// replica.receive(r#"{"type":"stream","timestamp":1,"streamName":"todos","groupId":"list-1","id":null,
 ///     "subscriptionId":"s1","epoch":"k3","seq":7,"event":{"type":"sync","mode":"snapshot","items":[],"more":false}}"#)?;
@@ -132,10 +132,11 @@ impl Replica {
         }
     }
 
-    /// The text of the `join` message to send now. With it the subscription waits for its `sync`.
+    /// The text of the `join` message to send now. With it the subscription waits for its `sync`. `deltas` asks for operations
+    /// where these are shorter than values; a replica takes both.
     ///
     /// Errors: `subscription_unknown`.
-    pub fn join(&mut self, name: &str) -> Result<String, ReplicaError> {
+    pub fn join(&mut self, name: &str, deltas: bool) -> Result<String, ReplicaError> {
         let Entry {
             group,
             subscription,
@@ -150,8 +151,11 @@ impl Replica {
             out.push_str(r#","id":"#);
             push_string(&mut out, item);
         }
-        out.push_str(r#","version":2,"deltas":true,"core":"#);
-        push_number(&mut out, OPS_VERSION);
+        out.push_str(r#","version":2"#);
+        if deltas {
+            out.push_str(r#","deltas":true,"core":"#);
+            push_number(&mut out, OPS_VERSION);
+        }
         if let Some(since) = subscription.ask() {
             out.push_str(r#","since":{"epoch":"#);
             push_string(&mut out, &since.epoch);

@@ -114,7 +114,7 @@ impl Replica {
                         && subscription.follows(Some(id))
                     {
                         if **name == *teller {
-                            subscription.withdraw(id, &pending);
+                            subscription.settle_told(id, &pending, promise.until);
                         } else if subscription.item().is_some() {
                             subscription.acknowledge_by_sync(id, &pending);
                         } else {

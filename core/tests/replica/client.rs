@@ -91,7 +91,10 @@ impl Client {
         }
         let mut session = Session::default();
         for followed in &self.follows {
-            let join = self.replica.join(followed.name).expect("a subscription");
+            let join = self
+                .replica
+                .join(followed.name, true)
+                .expect("a subscription");
             session.requests.push_back(Request::Join(join));
         }
         let unanswered = self.mutations.iter().filter(|made| made.answer.is_none());
@@ -202,7 +205,10 @@ impl Client {
             let followed = followed.expect("a subscription");
             followed.is_live = false;
             followed.at = None;
-            let join = self.replica.join(followed.name).expect("a subscription");
+            let join = self
+                .replica
+                .join(followed.name, true)
+                .expect("a subscription");
             if let Some(session) = &mut self.session {
                 session.requests.push_back(Request::Join(join));
             }

@@ -41,7 +41,7 @@ proptest! {
     fn no_text_makes_it_stumble(text in "[\\PC\\x00]{0,60}", cut: prop::sample::Index, put in "[\\[\\]{}\",:0-9a-z]{0,3}") {
         let mut replica = Replica::new();
         replica.open("s1", "s", "g", None).expect("a new subscription");
-        replica.join("s1").expect("a subscription");
+        replica.join("s1", true).expect("a subscription");
         let frames = [
             r#"{"type":"stream","timestamp":1,"streamName":"s","groupId":"g","id":null,"subscriptionId":"s1","epoch":"e","seq":1,"mutations":[{"tag":"t","seq":1}],"event":{"type":"sync","mode":"snapshot","items":[{"id":"a","seq":1,"data":{"n":[1]}}],"more":false}}"#,
             r#"{"type":"stream","timestamp":1,"streamName":"s","groupId":"g","id":"a","seq":2,"mutation":{"tag":"t","seq":1},"event":{"type":"update","base":1,"ops":[{"type":"increment","path":"n","by":1}]}}"#,

@@ -62,8 +62,36 @@ impl Subscription {
 
     /// What was promised, once it has come.
     pub(in crate::replica) fn kept_promise(&mut self) -> Option<Promise> {
+        if let Stage::Reading(_) = self.stage {
+            return self.promise.take();
+        }
         let held = self.position.as_ref()?.seq;
         self.promise.take_if(|promise| promise.until <= held)
+    }
+
+    /// A page that is shown has told which mutations were taken: in what is held of an item they are.
+    pub(super) fn settle_read(&mut self, mutations: &[Taken<'_>]) {
+        if mutations.is_empty() {
+            return;
+        }
+        for (id, overlay) in &mut self.overlays {
+            if self.confirmed.get(id).is_some() {
+                for taken in mutations {
+                    overlay.confirm(&taken.tag, taken.seq);
+                }
+                self.changed.note(id);
+            }
+        }
+        self.overlays.retain(|_, overlay| !overlay.is_empty());
+    }
+
+    /// The server has taken a mutation of this item, as this subscription was told by a `sync` that came to `until`.
+    pub(in crate::replica) fn settle_told(&mut self, id: &Arc<str>, pending: &Pending, until: u64) {
+        match self.stage {
+            // The item may be in a later page.
+            Stage::Reading(_) => self.acknowledge(id, pending, until),
+            Stage::Away | Stage::Asked | Stage::Live => self.withdraw(id, pending),
+        }
     }
 
     /// The server has taken a mutation of this item: it is in what is confirmed from `change_seq` on.

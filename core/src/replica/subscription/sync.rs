@@ -61,8 +61,13 @@ impl Subscription {
         }
         if !page.more {
             self.finish(seq, received);
-            self.promise(seq, &frame.mutations);
+        } else if reading.replacement.is_some() {
+            // What is shown does not come from the pages yet.
+            return;
+        } else {
+            self.settle_read(&frame.mutations);
         }
+        self.promise(seq, &frame.mutations);
     }
 
     /// The last page has come.
