@@ -9,7 +9,7 @@
 // src/wasm must be there: `make wasm` brings it.
 
 import { spawnSync } from "node:child_process";
-import { cpSync, existsSync, readFileSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { cpSync, existsSync, mkdirSync, readFileSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
@@ -35,7 +35,9 @@ const compiled = spawnSync(process.execPath, [compiler, "--project", folder, "--
 if (compiled.status !== 0) process.exit(1);
 // A source of its own for workerd only, which is bundled below.
 for (const suffix of ["js", "d.ts"]) rmSync(to(`esm/core/default-module.workerd.${suffix}`));
-for (const file of ["glue.js", "inlined.js"]) cpSync(from("wasm", file), to("esm/wasm", file));
+mkdirSync(to("esm/wasm"));
+writeFileSync(to("esm/wasm/glue.js"), encodingAtOnce(readFileSync(from("wasm/glue.js"), "utf8")));
+cpSync(from("wasm/inlined.js"), to("esm/wasm/inlined.js"));
 
 const modules = files(to("esm"));
 const quiet = { absWorkingDir: fresh, logLevel: "warning" };
@@ -75,6 +77,16 @@ cpSync(from("wasm/core.wasm"), to("core.wasm"));
 cpSync(from("wasm/guest.wasm"), to("guest.wasm"));
 rmSync(join(folder, "dist"), { recursive: true, force: true });
 renameSync(fresh, join(folder, "dist"));
+
+/**
+ * The glue passes strings to the module character by character. That is fast for names, and takes half as long again as
+ * the encoder for the texts of items: those go the way that the glue has for modules that cannot reallocate.
+ */
+function encodingAtOnce(glue) {
+  const condition = "if (realloc === undefined) {";
+  if (glue.split(condition).length !== 2) throw new Error(`the glue has not one \`${condition}\` any more`);
+  return glue.replace(condition, "if (realloc === undefined || arg.length > 100) {");
+}
 
 function takeModuleAsImport({ onResolve }) {
   onResolve({ filter: /\/default-module\.js$/ }, () => ({ path: from("core/default-module.workerd.ts") }));

@@ -93,14 +93,14 @@ pub struct AppliedJson {
 pub fn apply_ops_json(current: Option<&str>, ops: &str) -> Result<AppliedJson, OpsError> {
     let ops = Ops::from_text(ops)?;
     let current = current
-        .map(|text| Json::from_text(text).map(|json| json.to_value()))
+        .map(text::value_of)
         .transpose()
         .map_err(|error| OpsError::Current {
             reason: alloc::format!("{error}"),
         })?;
     let Applied { value, errors } = apply(current, &ops);
     Ok(AppliedJson {
-        value: alloc::format!("{value}"),
+        value: text::text_of(&value),
         errors,
     })
 }

@@ -96,9 +96,7 @@ impl Json {
 
     /// Writes a value that came out of checked text, so that it needs no check.
     pub(crate) fn from_checked_value(value: &Value) -> Self {
-        let mut out = String::with_capacity(VALUE_BYTES);
-        push_value(&mut out, value);
-        Self(out.into())
+        Self(text_of(value).into())
     }
 
     /// A JSON string.
@@ -126,6 +124,34 @@ impl fmt::Debug for Json {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// The value tree of any text, with the checks of [`Json::from_text`] and without the text that nobody keeps.
+pub(crate) fn value_of(text: &str) -> Result<Value, TextError> {
+    match read_value(text) {
+        Ok(value) if is_within(&value, VALUE_DEPTH_MAX) => Ok(value),
+        // It says why not.
+        _ => Json::from_text(text).map(|json| json.to_value()),
+    }
+}
+
+/// Whether a value nests at most so deep.
+fn is_within(value: &Value, depth_max: usize) -> bool {
+    let Some(below) = depth_max.checked_sub(1) else {
+        return !value.is_array() && !value.is_object();
+    };
+    match value {
+        Value::Array(members) => members.iter().all(|member| is_within(member, below)),
+        Value::Object(members) => members.values().all(|member| is_within(member, below)),
+        _ => true,
+    }
+}
+
+/// The text of a value that came out of checked text.
+pub(crate) fn text_of(value: &Value) -> String {
+    let mut out = String::with_capacity(VALUE_BYTES);
+    push_value(&mut out, value);
+    out
 }
 
 /// Room for a value that is written, in bytes; larger ones grow.
@@ -346,10 +372,9 @@ fn number_end(bytes: &[u8], start: usize) -> Result<usize, TextError> {
     let number = &bytes[start..start + length];
     let may_exceed = SAFE_BYTES < length || number.iter().any(|byte| matches!(byte, b'e' | b'E'));
     if may_exceed {
-        let value = core::str::from_utf8(number)
-            .ok()
-            .and_then(|text| text.parse::<f64>().ok());
-        if !value.is_some_and(f64::is_finite) {
+        // The reader whose values these become: it refuses what is beyond the range.
+        let value = core::str::from_utf8(number).map(serde_json::from_str::<f64>);
+        if !matches!(value, Ok(Ok(_))) {
             return Err(TextError::NumberOutOfRange { offset: start });
         }
     }

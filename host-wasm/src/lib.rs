@@ -1,33 +1,37 @@
 //! iii-stream's core for JavaScript.
 //!
-//! Item values and ops cross the border as JSON text: that is faster than walking trees of JavaScript objects, and it
-//! keeps what a JavaScript number cannot hold. Small typed answers (errors, limits) cross as plain objects.
-//!
-//! [`apply_ops_json`] is exact: text in, text out. [`apply_ops`] takes and gives JavaScript values, by way of `JSON`,
-//! and so has JavaScript's numbers: integers beyond 2⁵³ are rounded.
+//! Values cross the border as JSON text, in both directions: that is faster than walking trees of JavaScript objects, and
+//! keeps what a JavaScript number cannot hold. What is more convenient is made of it in `pkg/src`.
 
-mod convert;
 mod error;
 mod replica;
 
-use iii_stream_core::limits;
+use iii_stream_core::{OpError, limits};
 use serde::Serialize;
 use wasm_bindgen::prelude::*;
 
-use convert::{OpErrorObject, from_json, to_json, to_object};
 use error::coded_error;
 
 pub use replica::Replica;
 
+/// One failed op, as JavaScript sees it.
 #[derive(Serialize)]
-struct Applied<Value> {
-    value: Value,
-    errors: Vec<OpErrorObject>,
+#[serde(rename_all = "camelCase")]
+struct FailedOp {
+    op_index: usize,
+    code: &'static str,
+    message: String,
 }
 
-/// A value that is a JavaScript value already.
-#[derive(Serialize)]
-struct Plain(#[serde(with = "serde_wasm_bindgen::preserve")] JsValue);
+impl From<&OpError> for FailedOp {
+    fn from(error: &OpError) -> Self {
+        Self {
+            op_index: error.op_index,
+            code: error.code(),
+            message: error.to_string(),
+        }
+    }
+}
 
 /// The caps that a caller can meet; see `iii_stream_core::limits` for what each bounds.
 #[derive(Serialize)]
@@ -43,8 +47,8 @@ struct Limits {
 
 /// Applies ops to an item's JSON text; `current_text` is `undefined` where the item is missing.
 ///
-/// Gives `{value, errors}`, where `value` is the new value's JSON text and `errors` an array of
-/// `{opIndex, code, message}`.
+/// Gives the new value's JSON text. Where ops failed, a line break follows, and the JSON array of `{opIndex, code,
+/// message}`; the value's own text has no line breaks.
 ///
 /// # Errors
 /// A JavaScript `Error` with a `code`, where the ops or the current value cannot be read: nothing is applied then.
@@ -53,39 +57,22 @@ struct Limits {
     clippy::needless_pass_by_value,
     reason = "an optional string can cross the border by value only"
 )]
-pub fn apply_ops_json(current_text: Option<String>, ops_text: &str) -> Result<JsValue, JsValue> {
-    let (value, errors) = apply(current_text.as_deref(), ops_text)?;
-    to_object(&Applied { value, errors })
+pub fn apply_ops_json(current_text: Option<String>, ops_text: &str) -> Result<String, JsValue> {
+    let applied = iii_stream_core::apply_ops_json(current_text.as_deref(), ops_text)
+        .map_err(|error| coded_error(error.code(), &error.to_string()))?;
+    let mut text = applied.value;
+    if !applied.errors.is_empty() {
+        let failed: Vec<FailedOp> = applied.errors.iter().map(FailedOp::from).collect();
+        text.push('\n');
+        text.push_str(&json(&failed));
+    }
+    Ok(text)
 }
 
-/// Applies ops to an item's value; `current` is `undefined` where the item is missing.
-///
-/// Gives `{value, errors}`, where `value` is the new value and `errors` an array of `{opIndex, code, message}`. Neither
-/// argument is changed.
-///
-/// # Errors
-/// A JavaScript `Error` with a `code`, where the ops or the current value cannot be read: nothing is applied then.
-#[wasm_bindgen(js_name = applyOps)]
-pub fn apply_ops(current: &JsValue, ops: &JsValue) -> Result<JsValue, JsValue> {
-    let current_text = if current.is_undefined() {
-        None
-    } else {
-        Some(to_json(current, "the current value")?)
-    };
-    let (value, errors) = apply(current_text.as_deref(), &to_json(ops, "`ops`")?)?;
-    to_object(&Applied {
-        value: Plain(from_json(&value)?),
-        errors,
-    })
-}
-
-/// The caps that an update can meet, as an object of numbers.
-///
-/// # Errors
-/// None; the type is that of all answers that become objects.
+/// The caps that an update can meet, as the JSON text of an object of numbers.
 #[wasm_bindgen(js_name = limits)]
-pub fn limits_object() -> Result<JsValue, JsValue> {
-    to_object(&Limits {
+pub fn limits_json() -> String {
+    json(&Limits {
         ops_max: limits::OPS_MAX,
         path_segments_max: limits::PATH_SEGMENTS_MAX,
         path_segment_bytes_max: limits::PATH_SEGMENT_BYTES_MAX,
@@ -117,9 +104,7 @@ pub fn client_tag(client: &str) -> String {
     iii_stream_core::client_tag(client).as_ref().to_owned()
 }
 
-fn apply(current: Option<&str>, ops: &str) -> Result<(String, Vec<OpErrorObject>), JsValue> {
-    let applied = iii_stream_core::apply_ops_json(current, ops)
-        .map_err(|error| coded_error(error.code(), &error.to_string()))?;
-    let errors = applied.errors.iter().map(OpErrorObject::from).collect();
-    Ok((applied.value, errors))
+/// Strings and numbers in structs and lists always have a JSON form.
+fn json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_default()
 }

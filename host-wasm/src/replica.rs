@@ -136,6 +136,7 @@ fn integer(number: f64, what: &str) -> Result<u64, JsValue> {
         // It is a non-negative integer within the range.
         return Ok(number as u64);
     }
-    let message = format!("`{what}` is {number}, which is no integer from 0 to 2^53 - 1");
+    // Without the number itself: its formatting would make the module larger than all of this file.
+    let message = format!("`{what}` must be an integer from 0 to 2^53 - 1");
     Err(coded_error("mutation_invalid", &message))
 }

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
@@ -56,6 +56,10 @@ const PROGRAM = `
 
 const programs = join(folder, "types");
 mkdirSync(programs, { recursive: true });
+// Whoever uses the hooks has the types of React.
+mkdirSync(join(folder, "node_modules/@types"), { recursive: true });
+const reactTypes = join(folder, "node_modules/@types/react");
+if (!existsSync(reactTypes)) symlinkSync(here("../node_modules/@types/react"), reactTypes, "dir");
 
 /** What a compiler says about a program that uses the installed package. */
 function typecheck(compiler, flags, file, program) {

@@ -4,7 +4,7 @@ export type { BackoffOptions } from "./backoff.js";
 export type { Token, TokenRequest, WebSocketClass, WebSocketLike } from "./connection.js";
 export { StreamError, type StreamErrorDetails, rejected } from "./errors.js";
 export type { GroupView } from "./group_view.js";
-export { indexedDbStore } from "./indexed_db.js";
+export { type IndexedDbFactory, indexedDbStore } from "./indexed_db.js";
 export type { ItemView } from "./item_view.js";
 export { memoryStore } from "./memory_store.js";
 export type { Schedule } from "./notifier.js";

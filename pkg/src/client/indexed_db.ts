@@ -2,6 +2,12 @@
 
 import type { PendingStore, StoredMutation, StoredQueue } from "./pending_store.js";
 
+/** The part of a browser's `indexedDB` that is used, or what stands in for it. */
+export interface IndexedDbFactory {
+  /** Gives an `IDBOpenDBRequest`. */
+  open(name: string, version: number): unknown;
+}
+
 const VERSION = 1;
 const QUEUES = "queues";
 const MUTATIONS = "mutations";
@@ -15,10 +21,10 @@ function done<T>(request: IDBRequest<T>): Promise<T> {
 }
 
 class IndexedDbStore implements PendingStore {
-  readonly #factory: IDBFactory | null;
+  readonly #factory: IndexedDbFactory | null;
   #opening: Promise<IDBDatabase> | undefined;
 
-  constructor(readonly name: string, factory: IDBFactory | null) {
+  constructor(readonly name: string, factory: IndexedDbFactory | null) {
     this.#factory = factory;
   }
 
@@ -131,7 +137,7 @@ class IndexedDbStore implements PendingStore {
   #open(): Promise<IDBDatabase> {
     this.#opening ??= new Promise<IDBDatabase>((resolve, reject) => {
       if (this.#factory === null) throw new Error("there is no IndexedDB here");
-      const request = this.#factory.open(this.name, VERSION);
+      const request = this.#factory.open(this.name, VERSION) as IDBOpenDBRequest;
       request.onupgradeneeded = () => {
         request.result.createObjectStore(QUEUES, { keyPath: "client" });
         request.result.createObjectStore(MUTATIONS, { keyPath: ["client", "seq"] });
@@ -162,6 +168,6 @@ const ofClient = (client: string): IDBKeyRange => IDBKeyRange.bound([client, 0],
  *
  * `name` is the name of the database. Use one per server and user (`"app-" + userId`): whoever opens a database sends what is in it.
  */
-export function indexedDbStore(name = "iii-stream", factory: IDBFactory | null = globalThis.indexedDB ?? null): PendingStore {
+export function indexedDbStore(name = "iii-stream", factory: IndexedDbFactory | null = globalThis.indexedDB ?? null): PendingStore {
   return new IndexedDbStore(name, factory);
 }

@@ -32,12 +32,15 @@ export interface Notified {
 
 export class Notifier {
   readonly #schedule: Schedule;
+  readonly #failed: (thrown: unknown) => void;
   readonly #waiting = new Set<Notified>();
   #isScheduled = false;
   #isFlushing = false;
 
-  constructor(schedule: Schedule) {
+  /** `failed` hears of what a target throws; the others are told all the same. */
+  constructor(schedule: Schedule, failed: (thrown: unknown) => void) {
     this.#schedule = schedule;
+    this.#failed = failed;
   }
 
   /** `target` is notified with the next flush. */
@@ -57,7 +60,13 @@ export class Notifier {
     this.#isFlushing = true;
     const targets = [...this.#waiting];
     this.#waiting.clear();
-    for (const target of targets) target.notify();
+    for (const target of targets) {
+      try {
+        target.notify();
+      } catch (error) {
+        this.#failed(error);
+      }
+    }
     this.#isFlushing = false;
     const [left] = this.#waiting;
     if (left !== undefined) this.add(left);

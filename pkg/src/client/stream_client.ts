@@ -72,7 +72,9 @@ export class StreamClient {
   constructor(url: string | URL, options: StreamClientOptions = {}) {
     const settings = settingsOf(options);
     this.#options = options;
-    this.#notifier = new Notifier(options.schedule ?? defaultSchedule);
+    this.#notifier = new Notifier(options.schedule ?? defaultSchedule, (thrown) => {
+      this.#problem(asStreamError(thrown, "core_unavailable"));
+    });
     this.#connection = new Connection({
       ...settings,
       url: String(url),

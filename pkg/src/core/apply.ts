@@ -2,7 +2,7 @@
 
 import { codedError } from "./coded-error.js";
 import { core } from "./module.js";
-import type { Applied, JsonValue, Limits, UpdateOp } from "./types.js";
+import type { Applied, JsonValue, Limits, OpError, UpdateOp } from "./types.js";
 
 /**
  * Applies ops to an item's value, which is `undefined` where the item is missing (`null` is a value). Neither argument is
@@ -16,7 +16,10 @@ export function applyOps<Value extends JsonValue = JsonValue>(
   current: JsonValue | undefined,
   ops: readonly UpdateOp[],
 ): Applied<Value> {
-  return core().applyOps(current, ops) as Applied<Value>;
+  const apply = core().applyOpsJson;
+  const currentText = current === undefined ? undefined : jsonOf(current, "the current value");
+  const { value, errors } = applied(apply(currentText, jsonOf(ops, "`ops`")));
+  return { value: JSON.parse(value) as Value, errors };
 }
 
 /**
@@ -25,20 +28,38 @@ export function applyOps<Value extends JsonValue = JsonValue>(
  * @throws {@link CoreError} where the ops or the current text cannot be read; nothing is applied then
  */
 export function applyOpsJson(currentText: string | undefined, opsText: string): Applied<string> {
-  const { applyOpsJson: apply } = core();
+  const apply = core().applyOpsJson;
   if (currentText !== undefined) requireText(currentText, "currentText");
   requireText(opsText, "opsText");
-  return apply(currentText, opsText) as Applied<string>;
+  return applied(apply(currentText, opsText));
 }
 
 /** What an update may hold at most. */
 export function limits(): Limits {
-  return core().limits() as Limits;
+  return JSON.parse(core().limits()) as Limits;
 }
 
 /** Every code that an op can fail with. */
 export function errorCodes(): string[] {
   return core().errorCodes();
+}
+
+/** The value's text, and the errors behind the first line break: JSON text as the core writes it has none. */
+function applied(text: string): Applied<string> {
+  const end = text.indexOf("\n");
+  if (end === -1) return { value: text, errors: [] };
+  return { value: text.slice(0, end), errors: JSON.parse(text.slice(end + 1)) as OpError[] };
+}
+
+function jsonOf(value: unknown, what: string): string {
+  let reason: unknown = "it has no JSON form";
+  try {
+    const text: string | undefined = JSON.stringify(value);
+    if (text !== undefined) return text;
+  } catch (error) {
+    reason = error;
+  }
+  throw codedError("deserialization_error", `${what} cannot be read: ${String(reason)}`);
 }
 
 function requireText(value: unknown, name: string): asserts value is string {

@@ -247,6 +247,46 @@ for (const [what, factory] of Object.entries({
   });
 }
 
+test('without Web Locks a tab is gone when it was silent for long, or its clock is absurd', async (t) => {
+  const server = await serve(t);
+  const storage = memoryStore();
+  const now = Date.now();
+  await storage.add(queue('lively', 'o1', now), [mutation('lively', 1)]);
+  await storage.add(queue('silent', 'o2', now - 130_000), [mutation('silent', 1)]);
+  await storage.add(queue('future', 'o3', now + 1e12), [mutation('future', 1)]);
+  const client = newClient(t, server.url, { storage });
+  await server.until(() => server.applied.length === 2, 'two of them');
+  await until(client, () => client.pending === 0, 'nothing pending');
+  assert.deepEqual(server.applied.map(({ client: secret }) => secret).sort(), ['future', 'silent']);
+  assert.deepEqual((await storage.queues()).map(({ client: secret }) => secret), ['lively']);
+});
+
+test('two tabs that edit at once on one database send each their own, once', async (t) => {
+  const server = await serve(t);
+  const name = `db${names += 1}`;
+  const tabs = [1, 2].map(() => newClient(t, server.url, { storage: indexedDbStore(name), adoptIntervalMs: 5 }));
+  const made = tabs.flatMap((tab, index) => Array.from({ length: 40 }, (_, n) => tab.group('s', 'g').set(`${index}`, n)));
+  await within(Promise.all(made.map((one) => one.settled)), 'all');
+  assert.equal(server.applied.length, 80);
+  assert.equal(new Set(server.applied.map(({ client }) => client)).size, 2);
+  for (const index of ['0', '1']) {
+    assert.deepEqual(server.applied.filter(({ item }) => item === index).map(({ value }) => value), Array.from({ length: 40 }, (_, n) => n));
+  }
+  await Promise.all(tabs.map((tab) => tab.close()));
+  assert.deepEqual(await indexedDbStore(name).queues(), []);
+});
+
+test('a queue that was left behind days ago is sent under its old identity', async (t) => {
+  const server = await serve(t);
+  const storage = memoryStore();
+  await storage.add(queue('old', 'ghost', Date.now() - 5 * 86_400_000), [mutation('old', 3, true), mutation('old', 4)]);
+  server.known.set('old', 3);
+  const client = newClient(t, server.url, { storage });
+  await server.until(() => server.applied.length === 1, 'the one that had not arrived');
+  assert.deepEqual(server.applied.map(({ seq, resent }) => [seq, resent]), [[4, undefined]]);
+  await until(client, () => client.pending === 0, 'nothing pending');
+});
+
 test('what is stored and cannot be read is refused, told, and goes; what is behind it is sent', async (t) => {
   const server = await serve(t);
   const storage = memoryStore();
