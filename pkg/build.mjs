@@ -35,8 +35,9 @@ const compiled = spawnSync(process.execPath, [compiler, "--project", folder, "--
 if (compiled.status !== 0) process.exit(1);
 // A source of its own for workerd only, which is bundled below.
 for (const suffix of ["js", "d.ts"]) rmSync(to(`esm/core/default-module.workerd.${suffix}`));
-writeFileSync(to("esm/wasm/glue.js"), encodingAtOnce(readFileSync(from("wasm/glue.js"), "utf8")));
+// The first of the two makes the folder.
 cpSync(from("wasm/inlined.js"), to("esm/wasm/inlined.js"));
+writeFileSync(to("esm/wasm/glue.js"), encodingAtOnce(readFileSync(from("wasm/glue.js"), "utf8")));
 
 const modules = files(to("esm"));
 const quiet = { absWorkingDir: fresh, logLevel: "warning" };
