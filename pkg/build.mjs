@@ -9,7 +9,7 @@
 // src/wasm must be there: `make wasm` brings it.
 
 import { spawnSync } from "node:child_process";
-import { cpSync, existsSync, readFileSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { cpSync, existsSync, mkdirSync, readFileSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
@@ -35,9 +35,9 @@ const compiled = spawnSync(process.execPath, [compiler, "--project", folder, "--
 if (compiled.status !== 0) process.exit(1);
 // A source of its own for workerd only, which is bundled below.
 for (const suffix of ["js", "d.ts"]) rmSync(to(`esm/core/default-module.workerd.${suffix}`));
-// The first of the two makes the folder.
-cpSync(from("wasm/inlined.js"), to("esm/wasm/inlined.js"));
+mkdirSync(to("esm/wasm"));
 writeFileSync(to("esm/wasm/glue.js"), encodingAtOnce(readFileSync(from("wasm/glue.js"), "utf8")));
+cpSync(from("wasm/inlined.js"), to("esm/wasm/inlined.js"));
 
 const modules = files(to("esm"));
 const quiet = { absWorkingDir: fresh, logLevel: "warning" };

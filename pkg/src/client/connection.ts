@@ -51,6 +51,8 @@ export interface ConnectionUser {
   opened(): void;
   /** The open connection is gone. */
   lost(error: StreamError): void;
+  /** It does not come back by itself. Comes after `lost`. */
+  ended(reason: StreamError): void;
   text(text: string): void;
   statusChanged(): void;
   problem(error: StreamError): void;
@@ -93,6 +95,11 @@ export class Connection {
 
   get isOpen(): boolean {
     return this.#status.state === "open";
+  }
+
+  /** Why it is closed for good; `undefined` where it is not. */
+  get endedBy(): StreamError | undefined {
+    return this.#status.state === "closed" ? this.#status.reason ?? undefined : undefined;
   }
 
   /** Connects where nobody has yet. */
@@ -264,6 +271,7 @@ export class Connection {
       this.#setStatus({ state: "waiting", reason: error, attempt: this.#backoff.failures, nextAttemptAt: Date.now() + pauseMs });
     }
     if (wasOpen) this.#user.lost(error ?? new StreamError("closed", "the client was closed"));
+    if (isFinal && error !== null) this.#user.ended(error);
   }
 
   #setStatus(status: ConnectionStatus): void {

@@ -83,6 +83,10 @@ export class StreamClient {
     }, {
       opened: () => this.#opened(),
       lost: (error) => this.#lost(error),
+      ended: (reason) => {
+        this.#calls.fail(reason);
+        this.#subscriptions.ended(reason);
+      },
       text: (text) => this.#received(text),
       statusChanged: () => this.#notifier.add(this.#statusNews),
       problem: (error) => this.#problem(error),
@@ -102,6 +106,9 @@ export class StreamClient {
       },
       get isOpen() {
         return client.#connection.isOpen;
+      },
+      get endedBy() {
+        return client.#connection.endedBy;
       },
       notifier: this.#notifier,
       lingerMs: settings.lingerMs,
@@ -175,14 +182,18 @@ export class StreamClient {
 
   /**
    * Calls one of the server's `stream::` functions, where that is granted, and gives its result (`undefined` where it has none). It
-   * waits for a connection. For reads; edits made so show only when the server tells of them, and are not sent again.
+   * waits for a connection, unless that is closed for good. For reads; edits made so show only when the server tells of them, and
+   * are not sent again.
    *
-   * @throws {StreamError} (by rejection) with the server's code, `call_timeout`, `connection_lost`, `too_many_calls` or `closed`
+   * @throws {StreamError} (by rejection) with the server's code, `call_timeout`, `connection_lost`, `too_many_calls`,
+   * `unsupported_by_server` or `closed`; with the reason of `status` while that is `closed`
    */
   async call(functionId: string, data: unknown = {}): Promise<unknown> {
     if (this.#isClosed) throw closedError();
     if (this.#takesCalls === false) throw unsupported();
     const text = jsonText(data);
+    const { endedBy } = this.#connection;
+    if (endedBy !== undefined) throw endedBy;
     this.#start();
     return this.#calls.call(functionId, text);
   }
@@ -218,11 +229,16 @@ export class StreamClient {
     return listen(this.#rejectionListeners, listener);
   }
 
-  /** Connects at once where that is waited for or was given up, for instance after a login. */
+  /**
+   * Connects at once where that is waited for or was given up, for instance after a login. Views that had failed with the
+   * connection load again, and what is pending is sent.
+   */
   reconnect(): void {
     if (this.#isClosed) return;
-    this.#start();
+    const hadEnded = this.#connection.endedBy !== undefined;
     this.#connection.reconnect();
+    if (hadEnded) this.#subscriptions.begunAnew();
+    this.#start();
     this.#queues.hurry();
   }
 
@@ -248,7 +264,8 @@ export class StreamClient {
 
   /** Loads the core, then connects if anything needs that. */
   #start(): void {
-    if (this.#isClosed) return;
+    // What was given up for good is taken up by `reconnect` only.
+    if (this.#isClosed || this.#connection.endedBy !== undefined) return;
     if (this.#replica !== undefined) {
       if (this.#needsConnection) this.#connection.start();
       return;

@@ -11,6 +11,8 @@ export interface SubscriptionsUser {
   /** `undefined` until the core is loaded. */
   readonly replica: Replica | undefined;
   readonly isOpen: boolean;
+  /** Why there will be no connection any more. */
+  readonly endedBy: StreamError | undefined;
   readonly notifier: Notifier;
   readonly lingerMs: number;
   send(text: string): boolean;
@@ -35,11 +37,14 @@ interface Subscription extends Target {
   standing: Standing;
   /** Whether the present connection has said how it stands. */
   isAnswered: boolean;
+  /** Whether there was ever a complete state to show. */
+  wasLive: boolean;
   /** Since when that is waited for, over several connections if need be. */
   askedAtMs: number | undefined;
   lingering: ReturnType<typeof setTimeout> | undefined;
   rejoining: ReturnType<typeof setTimeout> | undefined;
   readonly rejoins: Backoff;
+  rejoinedAtMs: number;
 }
 
 /** Mutations wait no longer for the sync of their group: sending them again is only superfluous. */
@@ -47,6 +52,8 @@ const SYNC_WAIT_MS = 5_000;
 /** Joins at a time: a server takes 10,000 messages per second. */
 const JOINS_MAX = 4_000;
 const JOIN_PAUSE_MS = 1_000;
+/** Without a rejoin for so long, the next one is immediate again. A sync is no success: what follows it may not fit either. */
+const REJOIN_CALM_MS = 60_000;
 
 const LOADING: Standing = { status: "loading", error: null };
 const LIVE: Standing = { status: "live", error: null };
@@ -84,6 +91,8 @@ export class Subscriptions implements Notified {
     this.#byView.set(view, subscription);
     view.stand(LOADING);
     this.#begin(subscription);
+    const { endedBy } = this.#user;
+    if (endedBy !== undefined) this.#fail(subscription, endedBy);
   }
 
   unfollow(view: View): void {
@@ -147,6 +156,18 @@ export class Subscriptions implements Notified {
     this.touched();
   }
 
+  /** There will be no connection any more. What is shown stays. */
+  ended(reason: StreamError): void {
+    for (const subscription of this.#byName.values()) this.#fail(subscription, reason);
+  }
+
+  /** After `ended`, it is tried once more. */
+  begunAnew(): void {
+    for (const subscription of this.#byName.values()) {
+      if (!isNameless(subscription)) this.#stand(subscription, subscription.wasLive ? STALE : LOADING);
+    }
+  }
+
   /** Whether nothing that is still to come can tell what became of the mutations of a group. */
   mayResend(stream: string, group: string): boolean {
     const now = monotonicMs();
@@ -184,10 +205,7 @@ export class Subscriptions implements Notified {
     else if (synced.length > 0) this.#user.heard("version2");
     for (const one of confirmed) this.#user.confirmed(one);
     for (const { subscription, id, seq, type, data } of events) this.#byName.get(subscription)?.view?.event({ id, seq, type, data });
-    for (const name of synced) {
-      this.#byName.get(name)?.rejoins.succeeded();
-      this.#answered(name, LIVE);
-    }
+    for (const name of synced) this.#answered(name, LIVE);
     for (const name of denied) {
       this.#answered(name, { status: "denied", error: new StreamError("unauthorized", "the server does not let this client read it") });
     }
@@ -206,6 +224,7 @@ export class Subscriptions implements Notified {
     if (subscription === undefined) return;
     subscription.isAnswered = true;
     subscription.askedAtMs = undefined;
+    if (standing === LIVE) subscription.wasLive = true;
     if (subscription.view === undefined) this.#end(subscription);
     else this.#stand(subscription, standing);
   }
@@ -215,6 +234,9 @@ export class Subscriptions implements Notified {
     const subscription = this.#byName.get(name);
     if (subscription === undefined || subscription.rejoining !== undefined) return;
     if (subscription.standing.status === "live") this.#stand(subscription, STALE);
+    const now = monotonicMs();
+    if (now - subscription.rejoinedAtMs >= REJOIN_CALM_MS) subscription.rejoins.succeeded();
+    subscription.rejoinedAtMs = now;
     const isFirst = subscription.rejoins.failures === 0;
     const pauseMs = subscription.rejoins.next();
     if (isFirst) {
@@ -231,7 +253,7 @@ export class Subscriptions implements Notified {
     this.#names += 1;
     const name = `s${this.#names}`;
     const subscription: Subscription = {
-      name, stream, group, id, view, standing: LOADING, isAnswered: false, askedAtMs: undefined, lingering: undefined, rejoining: undefined, rejoins: new Backoff(),
+      name, stream, group, id, view, standing: LOADING, isAnswered: false, wasLive: false, askedAtMs: undefined, lingering: undefined, rejoining: undefined, rejoins: new Backoff(), rejoinedAtMs: 0,
     };
     this.#byName.set(name, subscription);
     return subscription;
@@ -241,6 +263,10 @@ export class Subscriptions implements Notified {
     const { replica, isOpen } = this.#user;
     if (replica === undefined) return;
     const { name, stream, group, id } = subscription;
+    if (![stream, group, id ?? ""].every(isWellFormed)) {
+      this.#stand(subscription, { status: "failed", error: new StreamError("invalid_name", "a name has half a surrogate pair in it") });
+      return;
+    }
     try {
       replica.open(name, stream, group, id ?? undefined);
     } catch (error) {
@@ -261,7 +287,7 @@ export class Subscriptions implements Notified {
 
   #join(subscription: Subscription): void {
     const { replica } = this.#user;
-    if (replica === undefined || !this.#user.isOpen || subscription.standing.error?.code === "invalid_name") return;
+    if (replica === undefined || !this.#user.isOpen || isNameless(subscription)) return;
     subscription.askedAtMs ??= monotonicMs();
     this.#user.send(replica.join(subscription.name));
   }
@@ -282,6 +308,10 @@ export class Subscriptions implements Notified {
     this.#user.notifier.add(view);
   }
 
+  #fail(subscription: Subscription, error: StreamError): void {
+    if (!isNameless(subscription)) this.#stand(subscription, { status: "failed", error });
+  }
+
   #stand(subscription: Subscription, standing: Standing): void {
     subscription.standing = standing;
     const { view } = subscription;
@@ -299,3 +329,9 @@ export class Subscriptions implements Notified {
     }
   }
 }
+
+/** Whether UTF-8 can say it: on the way to the core another character would take the place of the half. */
+const isWellFormed = (text: string): boolean => !/\p{Surrogate}/u.test(text);
+
+/** Whether it can never be joined: the core has no such names. */
+const isNameless = ({ standing }: Subscription): boolean => standing.error?.code === "invalid_name";

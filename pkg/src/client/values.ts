@@ -21,7 +21,8 @@ export interface StreamItem<Value> {
  * - `live`: what is shown is up to date
  * - `stale`: there is no connection, or what was missed is still coming; the last state is shown
  * - `denied`: the server does not let this client read it
- * - `failed`: the server cannot serve it; `error` says why
+ * - `failed`: the server cannot serve it, or the connection was closed for good, until `client.reconnect()`; `error` says why,
+ *   and what was shown stays
  */
 export type ViewStatus = "idle" | "loading" | "live" | "stale" | "denied" | "failed";
 
@@ -102,7 +103,8 @@ export interface Mutation {
   readonly predicted: Prediction | null;
   readonly state: "pending" | "settled" | "rejected";
   /**
-   * Resolves when the server has taken it, however long that takes; rejects with a {@link StreamError} when it never will. It is
+   * Resolves when the server has taken it, however long that takes, also over a connection that was closed for good until
+   * `client.reconnect()`; rejects with a {@link StreamError} when it never will. It is
    * rolled back then. Nobody needs to look: an unused rejection is not reported as unhandled, but see `client.onRejected`.
    */
   readonly settled: Promise<Settled>;

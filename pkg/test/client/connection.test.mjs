@@ -140,6 +140,62 @@ test('without any WebSocket it says so', async (t) => {
   assert.match(client.status.reason.message, /WebSocket/);
 });
 
+test('closed for good: calls reject with the reason, views fail and keep what they show, edits wait; reconnect takes all up', async (t) => {
+  let isSilent = true;
+  const applied = [];
+  const server = await serve(t, { on: (connection, message) => {
+    if (message.data?.groupId === 'late' && isSilent) return;
+    if (message.type === 'join') connection.send(snapshot(message, [{ id: 'a', seq: 1, data: 1 }], { seq: 1 }));
+    if (message.type !== 'call' || isSilent) return;
+    if (message.data.mutation) applied.push(message.data.item_id);
+    connection.send({ type: 'result', id: message.id, result: message.data.mutation ? { seq: 2 } : 'read' });
+  } });
+  const client = newClient(t, server.url, { callTimeoutMs: 60_000 });
+  const [group, late] = [client.group('s', 'g'), client.group('s', 'late')];
+  late.subscribe(() => {});
+  group.subscribe(() => {});
+  await live(group);
+  const [read, write] = [client.call('stream::get'), client.call('stream::set')].map(rejection);
+  await server.until(() => server.last.calls.length === 2, 'both calls');
+  server.last.ws.close(4003, 'out');
+  assert.deepEqual([(await read).code, (await write).code], ['forbidden', 'connection_lost']);
+  assert.equal((await rejection(client.call('stream::get'))), client.status.reason);
+  const added = client.item('s', 'g', 'a');
+  added.subscribe(() => {});
+  for (const view of [group, late, added]) assert.deepEqual([view.status, view.error], ['failed', client.status.reason]);
+  assert.deepEqual(group.items.map(({ id }) => id), ['a']);
+  const edit = group.set('b', 2);
+  assert.deepEqual([edit.state, group.get('b').pending, client.pending], ['pending', true, 1]);
+  assert.equal(server.connections.length, 1);
+  isSilent = false;
+  client.reconnect();
+  assert.deepEqual([group.status, late.status, added.status, group.error], ['stale', 'loading', 'loading', null]);
+  await Promise.all([group, late].map(live));
+  await within(edit.settled, 'the edit');
+  assert.deepEqual(applied, ['b']);
+  assert.equal(await client.call('stream::get'), 'read');
+});
+
+for (const [why, options] of Object.entries({
+  'there is no WebSocket': { WebSocket: undefined },
+  'the core cannot be loaded': { loadReplica: () => { throw new Error('no wasm'); } },
+})) {
+  test(`a call that waits rejects when ${why}`, async (t) => {
+    const original = globalThis.WebSocket;
+    delete globalThis.WebSocket;
+    t.after(() => { if (original) globalThis.WebSocket = original; });
+    const client = newClient(t, 'ws://127.0.0.1:1', { callTimeoutMs: 60_000, ...options });
+    const first = await rejection(client.call('stream::get'));
+    assert.equal(first, client.status.reason);
+    assert.equal(first.code, options.loadReplica ? 'core_unavailable' : 'connection_refused');
+    assert.equal(await rejection(client.call('stream::get')), first);
+    const group = client.group('s', 'g');
+    group.subscribe(() => {});
+    assert.deepEqual([group.status, group.error], ['failed', first]);
+    assert.equal(client.group('', 'g').status, 'idle');
+  });
+}
+
 test('nonsense is told and ends nothing', async (t) => {
   const server = await serve(t);
   const client = newClient(t, server.url);
