@@ -129,7 +129,7 @@ async function freePort() {
   return port;
 }
 
-const EVERYTHING = [{ can: ["read", "set", "update", "delete", "send"] }];
+const EVERYTHING = [{ stream: "*", group: "*", can: ["read", "set", "update", "delete", "send"] }];
 const harness = await import("../../tests/clients/harness.mjs").catch((error) => ({ missing: error.message }));
 const binary = harness.serverBinary?.();
 const skip = harness.missing !== undefined
