@@ -28,7 +28,7 @@ export function readFrame(text: string): Incoming {
   if (typeof frame !== "object" || frame === null) return invalid("a frame is not an object", text);
   const { type, id, result, error } = frame as Record<string, unknown>;
   if (type === "stream" || type === "error") return { kind: "replica" };
-  if (type !== "result") return invalid(`a frame has the unknown type ${JSON.stringify(type)}`, text);
+  if (type !== "result") return invalid("a frame has no type that is known", text);
   if (typeof id !== "string") return invalid("a result has no `id`", text);
   return { kind: "result", id, answer: error === undefined || error === null ? { result } : { error: errorOfAnswer(error) } };
 }

@@ -92,6 +92,7 @@ export class GroupView<Value = JsonValue> extends View {
   #apply({ reset, items, removed }: ViewChanges): boolean {
     const changed = items.map((item) => this.#place(item));
     let isMoved = false;
+    let last = this.#placed.at(-1)?.order ?? -Infinity;
     const kept = reset ? new Set(items.map(({ id }) => id)) : undefined;
     const gone = kept === undefined ? removed : [...this.#indexes.keys()].filter((id) => !kept.has(id));
     let hasChanged = gone.length > 0;
@@ -104,7 +105,9 @@ export class GroupView<Value = JsonValue> extends View {
         this.#placed[index] = { item, order };
         continue;
       }
-      isMoved = true;
+      // One that is new comes at the end as a rule: nothing has to be sorted then.
+      isMoved ||= index !== undefined || order < last;
+      last = Math.max(last, order);
       if (index !== undefined) this.#placed[index] = { item, order };
       else this.#indexes.set(item.id, this.#placed.push({ item, order }) - 1);
     }

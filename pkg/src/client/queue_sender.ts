@@ -5,7 +5,7 @@ import { StreamError, verdictOf } from "./errors.js";
 import { type Answer, withMembers } from "./frames.js";
 import type { MutationQueue, Sender } from "./mutation_queue.js";
 import type { PendingMutation } from "./pending_mutation.js";
-import { opErrorsOf } from "./replica.js";
+import { opErrorsOf, seqOf } from "./replica.js";
 
 /** How mutations leave: over the socket, or by a function of the application. */
 export interface Transport {
@@ -162,8 +162,7 @@ export class QueueSender implements Sender {
     const fields = typeof result === "object" && result !== null ? (result as Record<string, unknown>) : {};
     const { seq, at, duplicate } = fields;
     if (duplicate === true) {
-      const changeSeq = typeof at === "number" ? at : null;
-      this.#queue.settleConfirmed(mutation, { changeSeq });
+      this.#queue.settleConfirmed(mutation, { changeSeq: seqOf(at) });
       return;
     }
     const errors = opErrorsOf(fields["errors"]);
@@ -172,7 +171,7 @@ export class QueueSender implements Sender {
       this.#refuse(mutation, new StreamError("atomic_failed", `an operation failed, so none was applied: ${first?.message}`, { errors }));
       return;
     }
-    const settled = { seq: typeof seq === "number" ? seq : null, errors, answered: true };
+    const settled = { seq: seqOf(seq), errors, answered: true };
     this.#queue.settle(mutation, settled, seq !== undefined || !this.#transport.isRoute);
   }
 

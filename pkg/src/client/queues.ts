@@ -11,12 +11,17 @@ interface Lane {
   readonly sender: QueueSender;
 }
 
+/** Groups without pending mutations whose identity is kept for the next edit; beyond it the longest unused is forgotten. */
+const IDLE_QUEUES_MAX = 1_000;
+
 export class Queues {
   readonly #user: QueueUser;
   readonly #transport: Transport;
   readonly #backoff: BackoffOptions;
   readonly #counted: () => void;
   readonly #lanes = new Map<string, Lane>();
+  /** Those without, the longest unused first. */
+  readonly #idle = new Set<string>();
   /** Those with pending mutations; the one whose turn it is first. */
   readonly #busy = new Set<Lane>();
   isReady = false;
@@ -49,6 +54,7 @@ export class Queues {
       const queue = new MutationQueue(stream, group, this.#user, () => this.#count(key));
       lane = { queue, sender: new QueueSender(queue, this.#transport, () => this.isReady, this.#backoff) };
       this.#lanes.set(key, lane);
+      this.#rest(key);
     }
     return lane.queue;
   }
@@ -89,8 +95,22 @@ export class Queues {
   #count(key: string): void {
     const lane = this.#lanes.get(key);
     if (lane === undefined) return;
-    if (lane.queue.size > 0) this.#busy.add(lane);
-    else this.#busy.delete(lane);
+    if (lane.queue.size > 0) {
+      this.#busy.add(lane);
+      this.#idle.delete(key);
+    } else {
+      this.#busy.delete(lane);
+      this.#rest(key);
+    }
     this.#counted();
+  }
+
+  #rest(key: string): void {
+    this.#idle.delete(key);
+    this.#idle.add(key);
+    const [oldest] = this.#idle;
+    if (this.#idle.size <= IDLE_QUEUES_MAX || oldest === undefined) return;
+    this.#idle.delete(oldest);
+    this.#lanes.delete(oldest);
   }
 }

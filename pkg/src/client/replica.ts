@@ -66,5 +66,14 @@ export interface WireOpError {
 /** Operations' errors as this package gives them; anything else that came in their place counts as none. */
 export function opErrorsOf(errors: unknown): readonly OpError[] {
   if (!Array.isArray(errors)) return [];
-  return (errors as readonly WireOpError[]).map(({ op_index: opIndex, code, message }) => ({ opIndex, code, message }));
+  return (errors as readonly unknown[]).filter(isWireOpError).map(({ op_index: opIndex, code, message }) => ({ opIndex, code, message }));
 }
+
+function isWireOpError(error: unknown): error is WireOpError {
+  if (typeof error !== "object" || error === null) return false;
+  const { op_index: opIndex, code, message } = error as Record<string, unknown>;
+  return typeof opIndex === "number" && typeof code === "string" && typeof message === "string";
+}
+
+/** A sequence as an answer has it; `null` for whatever is none. */
+export const seqOf = (value: unknown): number | null => (Number.isSafeInteger(value) && (value as number) >= 0 ? value as number : null);
