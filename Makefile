@@ -1,9 +1,9 @@
 # The doors to everything one does here; each is a short command that can also be run by hand.
 .DEFAULT_GOAL := help
-.PHONY: help run test crash check fmt lint bench e2e wasm pkg doc setup
+.PHONY: help run test crash check fmt lint bench e2e wasm pkg todo ai-tokens edge api doc setup
 
 help: ## Say what there is
-	@sed -n -E 's/^([a-z0-9]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 16
+	@sed -n -E 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 18
 
 run: ## Build the server (release) and start it, open to this machine; with ARGS="…" as these say
 	cargo build --release --locked -p iii-stream
@@ -39,10 +39,23 @@ e2e: setup ## Run the published clients against the server
 	@scripts/test.sh clients rust-sdk
 
 wasm: ## Build the import-free guest and the npm package's wasm
+	@scripts/setup.sh pkg
 	@scripts/wasm.sh
 
-pkg: setup wasm ## Build the npm package (pkg/dist) and its tarball, pkg/iii-stream-VERSION.tgz
+pkg: wasm ## Build the npm package (pkg/dist) and its tarball, pkg/iii-stream-VERSION.tgz
 	cd pkg && npm pack --silent
+
+todo: pkg ## Start an example beside `make run`: a list that several people edit, on line and off
+	@cd examples/todo && npm ci --silent && npm start --silent
+
+ai-tokens: pkg ## The same: an answer that arrives word by word
+	@cd examples/ai-tokens && npm ci --silent && npm start --silent
+
+edge: pkg ## The same: a worker at the edge that predicts an update before it forwards it
+	@cd examples/edge && npm ci --silent && npm start --silent
+
+api: setup pkg ## Make docs/api, the reference of the npm package, from its types
+	node pkg/test/api.mjs
 
 doc: ## Build the API documentation; warnings are errors
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps -p iii-stream-core -p iii-stream -p iii-stream-wasm

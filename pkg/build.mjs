@@ -35,7 +35,7 @@ const compiled = spawnSync(process.execPath, [compiler, "--project", folder, "--
 if (compiled.status !== 0) process.exit(1);
 // A source of its own for workerd only, which is bundled below.
 for (const suffix of ["js", "d.ts"]) rmSync(to(`esm/core/default-module.workerd.${suffix}`));
-mkdirSync(to("esm/wasm"), { recursive: true });
+mkdirSync(to("esm/wasm"));
 writeFileSync(to("esm/wasm/glue.js"), encodingAtOnce(readFileSync(from("wasm/glue.js"), "utf8")));
 cpSync(from("wasm/inlined.js"), to("esm/wasm/inlined.js"));
 

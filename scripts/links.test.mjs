@@ -22,22 +22,22 @@ function targets(text) {
   return [...inline, ...defined].map((match) => match[1]);
 }
 
-/** The anchors GitHub makes of a file's headings. */
+/** The anchors GitHub makes of a file's headings, and those that stand in it. */
 function anchors(text) {
   const seen = new Map();
   const headings = [...text.replace(/^(```|~~~)[\s\S]*?^\1/gm, "").matchAll(/^#{1,6}\s+(.+?)\s*#*$/gm)];
-  return new Set(
-    headings.map(([, heading]) => {
-      const slug = heading
-        .replace(/\[([^\]]*)\]\([^)]*\)/g, "$1")
-        .toLowerCase()
-        .replace(/[^\p{L}\p{N}\p{M} _-]/gu, "")
-        .replaceAll(" ", "-");
-      const count = seen.get(slug) ?? 0;
-      seen.set(slug, count + 1);
-      return count === 0 ? slug : `${slug}-${count}`;
-    }),
-  );
+  const written = [...text.matchAll(/<a id="([^"]+)">/g)].map(([, id]) => id);
+  const made = headings.map(([, heading]) => {
+    const slug = heading
+      .replace(/\[([^\]]*)\]\([^)]*\)/g, "$1")
+      .toLowerCase()
+      .replace(/[^\p{L}\p{N}\p{M} _-]/gu, "")
+      .replaceAll(" ", "-");
+    const count = seen.get(slug) ?? 0;
+    seen.set(slug, count + 1);
+    return count === 0 ? slug : `${slug}-${count}`;
+  });
+  return new Set([...written, ...made]);
 }
 
 /** What is wrong with a link of a file, or nothing. */

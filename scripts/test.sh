@@ -93,8 +93,8 @@ find_program() {
 chromium=$(find_program chromium chromium-browser google-chrome)
 chromedriver=$(find_program chromedriver)
 
-if wants vectors parity pkg; then prepare "build wasm" scripts/wasm.sh; fi
-if wants pkg; then prepare "build package" npm --prefix pkg run build; fi
+if wants vectors parity pkg clients; then prepare "build wasm" scripts/wasm.sh; fi
+if wants pkg clients; then prepare "build package" npm --prefix pkg run build; fi
 if wants clients rust-sdk pkg; then prepare "build server" cargo build --locked -p iii-stream -p iii-stream-bench; fi
 if wants wasm-node wasm-chromium; then prepare "build wasm tool" cargo build --locked -p iii-stream-wasm-tool; fi
 

@@ -105,8 +105,8 @@ impl Grants {
 
     /// Reads a list of grants.
     ///
-    /// Shape: `[{"stream":"chat","group":"room-*","item":"*","can":["read","set","update","delete","send"]}]`. A pattern that
-    /// is left out is `*`; `null` and the empty text are none. At most [`GRANTS_MAX`], whose patterns have at most
+    /// Shape: `[{"stream":"chat","group":"room-*","item":"*","can":["read","set","update","delete","send"]}]`. Only `item` may be
+    /// left out, which is `*`; `null` and the empty text are no patterns. At most [`GRANTS_MAX`], whose patterns have at most
     /// [`GRANT_PATTERNS_BYTES_MAX`] bytes together.
     ///
     /// Errors: [`GrantError`] for everything else, fields that there are not and fields that repeat included.
@@ -283,9 +283,7 @@ impl Abilities {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Written {
-    #[serde(default)]
     stream: Pattern,
-    #[serde(default)]
     group: Pattern,
     #[serde(default)]
     item: Pattern,
@@ -406,7 +404,7 @@ mod tests {
     #[test]
     fn what_is_not_granted_is_not_allowed() {
         let grants = read(
-            r#"[{"stream":"chat","group":"room-*","item":"*","can":["read","send"]},{"stream":"chat","group":"room-1","item":"me:*","can":["set"]},{"can":[]}]"#,
+            r#"[{"stream":"chat","group":"room-*","item":"*","can":["read","send"]},{"stream":"chat","group":"room-1","item":"me:*","can":["set"]},{"stream":"*","group":"*","can":[]}]"#,
         );
         assert!(grants.may(Ability::Read, GROUP, Some("x")));
         assert!(grants.may(Ability::Send, GROUP, None));
@@ -445,7 +443,10 @@ mod tests {
         }
         let written = r#"[{"stream":"*","group":"*","item":"*","can":["read","set","update","delete","send"]}]"#;
         assert_eq!(read(written), Grants::everything());
-        assert_eq!(read(r#"[{"can":["read"]}]"#), Grants::read_only());
+        assert_eq!(
+            read(r#"[{"stream":"*","group":"*","can":["read"]}]"#),
+            Grants::read_only()
+        );
     }
 
     #[test]
@@ -468,8 +469,10 @@ mod tests {
     #[test]
     fn a_part_of_a_group_has_a_history_of_its_own() {
         let view = |item: &str| {
-            let text =
-                format!(r#"[{{"item":"{item}","can":["read"]}},{{"item":"x","can":["read"]}}]"#);
+            let text = [item, "x"].map(|item| {
+                format!(r#"{{"stream":"*","group":"*","item":"{item}","can":["read"]}}"#)
+            });
+            let text = format!("[{}]", text.join(","));
             read(&text).view(GROUP)
         };
         let (part, other, all) = (view("a*"), view("a*b"), view("*"));
@@ -485,14 +488,18 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_to_the_last_word_is_refused_and_named() {
-        let many = format!("[{}]", ["{\"can\":[]}"; GRANTS_MAX + 1].join(","));
+        let many = [r#"{"stream":"*","group":"*","can":[]}"#; GRANTS_MAX + 1].join(",");
+        let many = format!("[{many}]");
         let pattern = "x".repeat(GRANT_PATTERNS_BYTES_MAX);
-        let long = format!(r#"[{{"group":"{pattern}","can":[]}}]"#);
+        let long = format!(r#"[{{"stream":"*","group":"{pattern}","can":[]}}]"#);
         for (json, named) in [
             ("null", "a list of grants"),
             ("{}", "a list of grants"),
             ("[1]", "integer `1`"),
-            ("[{}]", "`can`"),
+            ("[{}]", "`stream`"),
+            (r#"[{"stream":"a","can":["read"]}]"#, "`group`"),
+            (r#"[{"group":"a","can":["read"]}]"#, "`stream`"),
+            (r#"[{"stream":"a","group":"b"}]"#, "`can`"),
             (r#"[{"can":"read"}]"#, "string \"read\""),
             (r#"[{"can":["write"]}]"#, "`write`"),
             (r#"[{"can":["Read"]}]"#, "`Read`"),
@@ -502,7 +509,10 @@ mod tests {
             (r#"[{"group":7,"can":["read"]}]"#, "integer `7`"),
             (r#"[{"group":"","can":["read"]}]"#, "empty"),
             (r#"[{"group":"\ud800","can":["read"]}]"#, "hex escape"),
-            (r#"[{"can":["read"]}] x"#, "trailing"),
+            (
+                r#"[{"stream":"*","group":"*","can":["read"]}] x"#,
+                "trailing",
+            ),
             (&many, "1000 grants"),
             (&long, "65536 bytes"),
         ] {

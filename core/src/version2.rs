@@ -28,8 +28,7 @@ pub struct Sync<'a> {
     pub seq: u64,
     /// Unix milliseconds.
     pub timestamp: u64,
-    /// The last mutations that were taken from the clients that the subscription asks about; `None` where it asks about none,
-    /// or is not told its position yet.
+    /// The last mutations that were taken from the clients that the subscription asks about; `None` where it asks about none.
     pub mutations: Option<&'a [Echo]>,
 }
 

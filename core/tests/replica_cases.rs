@@ -5,7 +5,7 @@ use iii_stream_core::{Replica, client_tag};
 fn replica() -> Replica {
     let mut replica = Replica::new();
     replica.open("s1", "s", "g", None).expect("a new name");
-    replica.join("s1").expect("it is open");
+    replica.join("s1", true).expect("it is open");
     replica
 }
 
@@ -41,7 +41,12 @@ fn what_depends_on_an_unknown_item_is_shown_when_the_item_is_known() {
     page(&mut replica, r#"{"id":"a","seq":3,"data":{"n":41}}"#, true);
     assert!(shown(&mut replica).contains(r#""value":{"n":42},"seq":3,"order":1,"pending":true"#));
     replica.disconnect();
-    assert!(!replica.join("s1").expect("it is open").contains("since"));
+    assert!(
+        !replica
+            .join("s1", true)
+            .expect("it is open")
+            .contains("since")
+    );
     page(&mut replica, "", true);
     assert!(
         shown(&mut replica).contains(r#""value":{"n":42},"seq":3"#),
@@ -75,7 +80,7 @@ fn a_condition_is_predicted_and_an_answer_waits_for_its_event() {
     assert!(shown(&mut replica).contains(r#""value":3,"seq":3,"order":1,"pending":true"#));
     assert!(
         replica
-            .join("s1")
+            .join("s1", true)
             .expect("it is open")
             .ends_with(r#""since":{"epoch":"e","seq":9}}}"#)
     );
@@ -88,7 +93,12 @@ fn a_delta_that_does_not_fit_asks_for_everything() {
     let delta = r#""seq":12,"event":{"type":"update","base":11,"ops":[]}"#;
     let received = hear(&mut replica, r#""a""#, delta);
     assert_eq!(received.as_deref(), Some(r#"{"rejoin":["s1"]}"#));
-    assert!(!replica.join("s1").expect("it is open").contains("since"));
+    assert!(
+        !replica
+            .join("s1", true)
+            .expect("it is open")
+            .contains("since")
+    );
 }
 
 #[test]
@@ -134,7 +144,7 @@ fn what_a_sync_says_is_taken_needs_no_answer() {
     mutate(&mut replica, 1, "stream::set", r#""data":1"#);
     assert!(
         replica
-            .join("s1")
+            .join("s1", true)
             .expect("it is open")
             .contains(r#""clients":["secret"]"#)
     );
@@ -151,4 +161,53 @@ fn what_a_sync_says_is_taken_needs_no_answer() {
         Some(r#"{"synced":["s1"],"confirmed":[{"client":"secret","seq":1,"changeSeq":null}]}"#)
     );
     assert!(shown(&mut replica).contains(r#""items":[]"#));
+}
+
+#[test]
+fn what_a_page_contains_is_not_shown_twice_while_more_pages_come() {
+    let mut replica = replica();
+    mutate(&mut replica, 1, "stream::update", COUNT);
+    let other = r#"{"stream_name":"s","group_id":"g","item_id":"b","data":5}"#;
+    let made = replica.mutate("secret", 2, "stream::set", other);
+    made.expect("a call");
+    mutate(&mut replica, 3, "stream::update", COUNT);
+    replica.join("s1", true).expect("it is open");
+    let tag = client_tag("secret");
+    let mut page = |items: &str, more: bool| {
+        let event =
+            format!(r#"{{"type":"sync","mode":"snapshot","items":[{items}],"more":{more}}}"#);
+        let rest = format!(
+            r#""subscriptionId":"s1","epoch":"e","seq":9,"mutations":[{{"tag":"{tag}","seq":2}}],"event":{event}"#
+        );
+        let received = hear(&mut replica, "null", &rest);
+        (received, shown(&mut replica))
+    };
+    let (received, seen) = page(r#"{"id":"a","seq":3,"data":{"n":1}}"#, true);
+    let confirmed = r#""confirmed":[{"client":"secret","seq":1,"changeSeq":null},{"client":"secret","seq":2,"changeSeq":null}]"#;
+    assert_eq!(received, Some(format!("{{{confirmed}}}")));
+    // Of the two updates one is in the page.
+    assert!(seen.contains(r#"{"id":"a","value":{"n":2},"seq":3,"order":1,"pending":true}"#));
+    // Its page is still to come.
+    assert!(seen.contains(r#"{"id":"b","value":5,"seq":null"#));
+    let (received, seen) = page(r#"{"id":"b","seq":4,"data":5}"#, true);
+    assert_eq!(received, None);
+    assert!(seen.contains(r#"{"id":"b","value":5,"seq":4,"order":2,"pending":false}"#));
+    let (received, seen) = page("", false);
+    assert_eq!(received.as_deref(), Some(r#"{"synced":["s1"]}"#));
+    assert_eq!(
+        seen,
+        r#"{"reset":false,"synced":true,"items":[{"id":"a","value":{"n":2},"seq":3,"order":1,"pending":true}],"removed":[]}"#
+    );
+}
+
+#[test]
+fn whole_values_are_asked_for_by_leaving_out_the_operations() {
+    let mut replica = replica();
+    let join = replica.join("s1", false).expect("it is open");
+    assert_eq!(
+        join,
+        r#"{"type":"join","data":{"subscriptionId":"s1","streamName":"s","groupId":"g","version":2}}"#
+    );
+    let join = replica.join("s1", true).expect("it is open");
+    assert!(join.contains(r#""version":2,"deltas":true,"core":1"#));
 }

@@ -1,13 +1,15 @@
 //! iii-stream's core for JavaScript.
 //!
 //! Values cross the border as JSON text, in both directions: that is faster than walking trees of JavaScript objects, and
-//! keeps what a JavaScript number cannot hold. What is more convenient is made of it in `pkg/src`.
+//! keeps what a JavaScript number cannot hold. Small typed things, errors and limits, cross as plain objects. What is more
+//! convenient is made of these in `pkg/src`.
 
 mod error;
 mod replica;
 
 use iii_stream_core::{OpError, limits};
 use serde::Serialize;
+use serde_wasm_bindgen::Serializer;
 use wasm_bindgen::prelude::*;
 
 use error::coded_error;
@@ -33,6 +35,13 @@ impl From<&OpError> for FailedOp {
     }
 }
 
+/// What came of an update of which some ops failed.
+#[derive(Serialize)]
+struct Applied {
+    value: String,
+    errors: Vec<FailedOp>,
+}
+
 /// The caps that a caller can meet; see `iii_stream_core::limits` for what each bounds.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -47,8 +56,8 @@ struct Limits {
 
 /// Applies ops to an item's JSON text; `current_text` is `undefined` where the item is missing.
 ///
-/// Gives the new value's JSON text. Where ops failed, a line break follows, and the JSON array of `{opIndex, code,
-/// message}`; the value's own text has no line breaks.
+/// Gives the new value's JSON text; where ops failed, an object `{value, errors}` of that text and an array of `{opIndex, code,
+/// message}`.
 ///
 /// # Errors
 /// A JavaScript `Error` with a `code`, where the ops or the current value cannot be read: nothing is applied then.
@@ -57,22 +66,25 @@ struct Limits {
     clippy::needless_pass_by_value,
     reason = "an optional string can cross the border by value only"
 )]
-pub fn apply_ops_json(current_text: Option<String>, ops_text: &str) -> Result<String, JsValue> {
+pub fn apply_ops_json(current_text: Option<String>, ops_text: &str) -> Result<JsValue, JsValue> {
     let applied = iii_stream_core::apply_ops_json(current_text.as_deref(), ops_text)
         .map_err(|error| coded_error(error.code(), &error.to_string()))?;
-    let mut text = applied.value;
-    if !applied.errors.is_empty() {
-        let failed: Vec<FailedOp> = applied.errors.iter().map(FailedOp::from).collect();
-        text.push('\n');
-        text.push_str(&json(&failed));
+    if applied.errors.is_empty() {
+        return Ok(JsValue::from_str(&applied.value));
     }
-    Ok(text)
+    to_object(&Applied {
+        value: applied.value,
+        errors: applied.errors.iter().map(FailedOp::from).collect(),
+    })
 }
 
-/// The caps that an update can meet, as the JSON text of an object of numbers.
+/// The caps that an update can meet, as an object of numbers.
+///
+/// # Errors
+/// None; the type is that of all answers that become objects.
 #[wasm_bindgen(js_name = limits)]
-pub fn limits_json() -> String {
-    json(&Limits {
+pub fn limits_object() -> Result<JsValue, JsValue> {
+    to_object(&Limits {
         ops_max: limits::OPS_MAX,
         path_segments_max: limits::PATH_SEGMENTS_MAX,
         path_segment_bytes_max: limits::PATH_SEGMENT_BYTES_MAX,
@@ -104,7 +116,9 @@ pub fn client_tag(client: &str) -> String {
     iii_stream_core::client_tag(client).as_ref().to_owned()
 }
 
-/// Strings and numbers in structs and lists always have a JSON form.
-fn json(value: &impl Serialize) -> String {
-    serde_json::to_string(value).unwrap_or_default()
+/// A plain object; structs become objects, not `Map`s.
+fn to_object(value: &impl Serialize) -> Result<JsValue, JsValue> {
+    value
+        .serialize(&Serializer::json_compatible())
+        .map_err(JsValue::from)
 }

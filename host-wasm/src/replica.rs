@@ -52,7 +52,9 @@ impl Replica {
     /// # Errors
     /// `subscription_unknown`.
     pub fn join(&mut self, subscription: &str) -> Result<String, JsValue> {
-        self.core.join(subscription).map_err(|error| thrown(&error))
+        self.core
+            .join(subscription, true)
+            .map_err(|error| thrown(&error))
     }
 
     /// The connection is gone.

@@ -67,10 +67,15 @@ test("before init every function says what to do", () => {
   assert.deepEqual(seen, Array(5).fill("not_initialized"));
 });
 
-test("the bare name gives the same functions", async () => {
-  const index = await installed("iii-stream");
-  assert.deepEqual(Object.keys(index).sort(), ["Replica", "applyOps", "applyOpsJson", "errorCodes", "init", "limits"]);
-  assert.equal(index.applyOps, core.applyOps);
+test("the bare name and the edge give the same functions", async () => {
+  const [index, edge] = await Promise.all([installed("iii-stream"), installed("iii-stream/edge")]);
+  const names = ["Replica", "applyOps", "applyOpsJson", "errorCodes", "init", "limits"];
+  assert.deepEqual(Object.keys(core).sort(), names);
+  assert.deepEqual(Object.keys(edge).sort(), names);
+  for (const name of names) {
+    assert.equal(index[name], core[name], name);
+    assert.equal(edge[name], core[name], name);
+  }
 });
 
 test("undefined is a missing item, null a stored value", () => {

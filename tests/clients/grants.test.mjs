@@ -105,7 +105,7 @@ test('version 1: an item may be joined by whoever may read it, a group by whoeve
   }
   const nothing = await subscriber([]);
   assert.equal((await nothing.join(at.stream_name, 'g')).event.type, 'unauthorized');
-  const writer = await subscriber([{ can: ['set', 'update', 'delete', 'send'] }]);
+  const writer = await subscriber([{ stream: '*', group: '*', can: ['set', 'update', 'delete', 'send'] }]);
   assert.equal((await writer.join(at.stream_name, 'g')).event.type, 'unauthorized', 'who may write may not read');
 });
 
@@ -323,8 +323,8 @@ test('of a stream that a worker keeps, the values whose id is granted', async ()
 
 test('grants that cannot be read let nobody in: 503, and the log says what is wrong', async () => {
   for (const [grants, named] of [
-    [null, 'a list of grants'], [{ can: ['read'] }, 'a list of grants'], ['read', 'a list of grants'], [[{ can: ['write'] }], '`write`'],
-    [[{ groups: 'g', can: ['read'] }], '`groups`'], [[{ stream: null, can: ['read'] }], 'null'], [[{ group: '', can: ['read'] }], 'empty'], [[{}], '`can`'],
+    [null, 'a list of grants'], [{ can: ['read'] }, 'a list of grants'], ['read', 'a list of grants'], [[{ stream: '*', group: '*', can: ['write'] }], '`write`'],
+    [[{ groups: 'g', can: ['read'] }], '`groups`'], [[{ stream: null, can: ['read'] }], 'null'], [[{ group: '', can: ['read'] }], 'empty'], [[{ stream: 's', group: undefined, can: ['read'] }], '`group`'], [[{ stream: 's', group: 'g' }], '`can`'],
   ]) {
     const before = server.log.length;
     const refused = await rejection(subscriber(grants), JSON.stringify(grants));
@@ -336,7 +336,7 @@ test('grants that cannot be read let nobody in: 503, and the log says what is wr
 });
 
 test('where there is no auth function, default_grants say what may be read', async () => {
-  const open = await own({ stream: { default_grants: [{ stream: 'open', can: ['read'] }, { stream: 'half', item: 'a*', can: ['read'] }] } });
+  const open = await own({ stream: { default_grants: [{ stream: 'open', group: '*', can: ['read'] }, { stream: 'half', group: '*', item: 'a*', can: ['read'] }] } });
   const by = await open.peer();
   for (const stream_name of ['open', 'half', 'closed']) for (const item_id of ['a', 'b']) await set({ stream_name, group_id: 'g' }, item_id, item_id, by);
   const one = await open.subscriber();
@@ -373,7 +373,7 @@ test('random grants and random writes: what clients hear is what they may read, 
     for (const _ of range(10)) await write();
     const clients = await Promise.all(range(8).map(async (n) => {
       const patterns = range(1 + roll(2)).map(() => pick(['*', 'a', 'b*', '*b', 'a*b', '*a*', '*ab', 'x']));
-      const granted = [...reads(at, ...patterns, 'end'), { stream: 'another', can: ['read'] }, { item: 'b', can: ['set'] }];
+      const granted = [...reads(at, ...patterns, 'end'), { stream: 'another', group: '*', can: ['read'] }, { stream: '*', group: '*', item: 'b', can: ['set'] }];
       const deltas = roll(2) === 1;
       const connection = await open(granted, { deltas });
       const view = partly(`v${n}`, at);

@@ -586,7 +586,7 @@ const CLAIMS = {
   'say what the client may read': async (t) => {
     const own = await serverWith(t, { auth_function: 'auth' });
     const worker = await own.peer();
-    worker.serve('auth', () => ({ result: { grants: [{ stream: 's', can: ['read'] }] } }));
+    worker.serve('auth', () => ({ result: { grants: [{ stream: 's', group: '*', can: ['read'] }] } }));
     await worker.settled();
     const viewer = await own.subscriber();
     const answers = [await viewer.join('s', 'g'), await viewer.join('other', 'g')];
@@ -731,7 +731,7 @@ for (const [what, gets] of rows) {
     const ANSWERS = {
       throws: { error: { code: 'x', message: 'no' } }, nobody: { result: { context: null } }, hangs: undefined, text: { result: 'come in' },
       misspelled: { result: { context: 'ada', grants: [{ streams: 's', can: ['read'] }] } },
-      stranger: { result: { context: 'ada', grants: [{ stream: 'other', can: ['read'] }] } },
+      stranger: { result: { context: 'ada', grants: [{ stream: 'other', group: '*', can: ['read'] }] } },
       ada: { result: { context: 'ada' } }, old: { result: { context: 'ada', expires_at: 1 } },
     };
     if (who !== 'gone') worker.serve('auth', () => ANSWERS[who]);

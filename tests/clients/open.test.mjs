@@ -45,7 +45,7 @@ test('programs and pages of this machine may write, pages of other origins may n
 });
 
 test('what is configured counts, and without --open nothing is open', async () => {
-  const picky = await own({ args: ['--open'], stream: { default_grants: [{ can: ['read'] }], allowed_origins: ['https://*.example'] } });
+  const picky = await own({ args: ['--open'], stream: { default_grants: [{ stream: '*', group: '*', can: ['read'] }], allowed_origins: ['https://*.example'] } });
   assert.ok(!picky.report().includes('call everything'));
   assert.equal((await answer(picky, { origin: 'https://app.example' })).error.code, 'forbidden');
   await assert.rejects(picky.subscriber('/', { origin: 'http://localhost:5173' }), { status: 403 });

@@ -52,12 +52,13 @@ test('the first minute works as printed', async (t) => {
 });
 
 test('the code of "From your code" does what it says', async (t) => {
-  const server = await startServer();
+  const server = await startServer({ stream: { default_grants: [{ stream: '*', group: '*', can: ['read', 'set'] }] } });
   t.after(() => server.stop());
   const code = readme.split('## From your code')[1].split('\n## ')[0];
-  const [worker, page] = [...code.matchAll(/```js\n([\s\S]*?)```/g)].map((match) => match[1]
+  const [worker, editing, page] = [...code.matchAll(/```js\n([\s\S]*?)```/g)].map((match) => match[1]
     .replace('ws://127.0.0.1:49134', server.workers)
-    .replace('ws://127.0.0.1:3112', server.subscribers));
+    .replace('ws://127.0.0.1:3112', server.subscribers)
+    .replace("'iii-stream'", JSON.stringify(new URL('../../pkg/dist/esm/index.js', import.meta.url))));
   const run = (source) => {
     const child = spawn(process.execPath, ['--input-type=module', '--eval', source], { cwd: new URL('.', import.meta.url), stdio: ['ignore', 'pipe', 'inherit'] });
     t.after(() => child.kill());
@@ -66,7 +67,10 @@ test('the code of "From your code" does what it says', async (t) => {
     return lines;
   };
   // Node 20 has no WebSocket of its own; a browser has.
-  const events = run(`import WebSocket from 'ws'; globalThis.WebSocket = WebSocket;\n${page}`);
+  const inPage = (source) => run(`import WebSocket from 'ws'; globalThis.WebSocket = WebSocket;\n${source}`);
+  const shown = inPage(editing);
+  await shown.until((lines) => lines.includes("[ 'Olives' ]"), 'the own edit');
+  const events = inPage(page);
   await events.until((lines) => lines.some((line) => line.includes("type: 'sync'")), 'the sync');
   run(worker);
   await events.until((lines) => lines.some((line) => line.includes("type: 'create'")), 'the event of the write');

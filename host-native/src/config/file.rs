@@ -673,7 +673,8 @@ mod tests {
             ("[{ groups: a, can: [read] }]", "`groups`"),
             ("[{ stream: \"\", can: [read] }]", "empty"),
             ("[{ group: , can: [read] }]", "null"),
-            ("[{ group: a }]", "`can`"),
+            ("[{ group: a, can: [read] }]", "`stream`"),
+            ("[{ stream: a, group: a }]", "`can`"),
         ] {
             let error = grants(bad, "").expect_err(bad).to_string();
             assert!(

@@ -616,7 +616,7 @@ mod tests {
     }
 
     fn some_items() -> View {
-        let grants = r#"[{"item":"i*","can":["read"]}]"#;
+        let grants = r#"[{"stream":"*","group":"*","item":"i*","can":["read"]}]"#;
         let grants = iii_stream_core::Grants::from_text(grants).expect("grants");
         grants.view(GROUP)
     }

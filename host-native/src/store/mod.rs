@@ -121,7 +121,7 @@ pub struct SnapshotPage {
     pub items: Vec<(Arc<str>, Item)>,
     /// After which item, by its `created_seq`, the next page begins, if there is one.
     pub next_after: Option<u64>,
-    /// What is known of the clients that were asked about, where these are the last items.
+    /// What is known of the clients that were asked about.
     pub mutations: Vec<Echo>,
 }
 
@@ -158,12 +158,8 @@ impl PageWish {
         };
         let seq = group.seq();
         let next_after = page.next_after();
-        let mutations = if next_after.is_some() {
-            Vec::new()
-        } else {
-            let up_to = self.mutations_up_to.unwrap_or(seq);
-            mutations_up_to(group, &self.clients, up_to)
-        };
+        let up_to = self.mutations_up_to.unwrap_or(seq);
+        let mutations = mutations_up_to(group, &self.clients, up_to);
         SnapshotPage {
             epoch: group.epoch().clone(),
             seq,

@@ -266,11 +266,8 @@ pub(super) fn page_frame(
     seq: u64,
     is_reset: bool,
 ) -> Frame {
-    let mut sync = sync(join, epoch, seq, page.timestamp, &page.mutations);
+    let sync = sync(join, epoch, seq, page.timestamp, &page.mutations);
     let has_more = page.next_after.is_some();
-    if has_more {
-        sync.mutations = None;
-    }
     let text = page_sync_frame(&sync, &page.items, has_more, is_reset);
     // Whoever comes back in the middle of a snapshot has to begin again.
     let at = (!has_more).then_some((epoch, seq));

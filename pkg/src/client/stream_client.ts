@@ -215,7 +215,7 @@ export class StreamClient {
 
   /**
    * Calls `listener` with what goes wrong beside the calls of the application: `protocol_error`, `storage_failed`, `invalid_token`,
-   * `listener_failed`. Where nobody listens it is written to the console. Gives what ends that.
+   * `listener_failed`, `core_unavailable`. Where nobody listens it is written to the console. Gives what ends that.
    */
   onError(listener: (error: StreamError) => void): () => void {
     return listen(this.#errorListeners, listener);

@@ -2,7 +2,7 @@
 
 import { codedError } from "./coded-error.js";
 import { core } from "./module.js";
-import type { Applied, JsonValue, Limits, OpError, UpdateOp } from "./types.js";
+import type { Applied, JsonValue, Limits, UpdateOp } from "./types.js";
 
 /**
  * Applies ops to an item's value, which is `undefined` where the item is missing (`null` is a value). Neither argument is
@@ -36,7 +36,7 @@ export function applyOpsJson(currentText: string | undefined, opsText: string): 
 
 /** What an update may hold at most. */
 export function limits(): Limits {
-  return JSON.parse(core().limits()) as Limits;
+  return core().limits() as Limits;
 }
 
 /** Every code that an op can fail with. */
@@ -44,11 +44,9 @@ export function errorCodes(): string[] {
   return core().errorCodes();
 }
 
-/** The value's text, and the errors behind the first line break: JSON text as the core writes it has none. */
-function applied(text: string): Applied<string> {
-  const end = text.indexOf("\n");
-  if (end === -1) return { value: text, errors: [] };
-  return { value: text.slice(0, end), errors: JSON.parse(text.slice(end + 1)) as OpError[] };
+/** What the core gives: the value's text alone where every op was applied. */
+function applied(outcome: unknown): Applied<string> {
+  return typeof outcome === "string" ? { value: outcome, errors: [] } : (outcome as Applied<string>);
 }
 
 function jsonOf(value: unknown, what: string): string {

@@ -276,8 +276,7 @@ impl Server {
         let last = items.last().map(|(_, item)| item.created_seq);
         subscribed.paging = last.filter(|_| more);
         let mutations = self.mutations(subscribed, session.cursor);
-        let mutations = (!more).then_some(&*mutations);
-        let sync = self.sync(subscribed, session.cursor, mutations);
+        let sync = self.sync(subscribed, session.cursor, Some(&mutations));
         let frame = page_sync_frame(&sync, &items, more, reset);
         session.out.push_back(Out::Frames(vec![frame]));
     }

@@ -1,0 +1,78 @@
+// What a page pays for an answer that arrives word by word: 5,000 appends to one item, told by operations and by whole values.
+// Prints a table: time of the page's main thread in per cent of one core, and bytes received. Run by `make bench`.
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { performance } from 'node:perf_hooks';
+import { setTimeout as pause } from 'node:timers/promises';
+import { chromium } from 'playwright-core';
+import { startServer } from './harness.mjs';
+import { startSite } from './site.mjs';
+
+const APPENDS = Number(process.env.APPENDS ?? 5_000);
+const PER_SECOND = Number(process.env.PER_SECOND ?? 250);
+const WORD = 'token ';
+const executablePath = process.env.CHROMIUM ?? '/usr/bin/chromium';
+const FLAGS = ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking'];
+
+const site = await startSite();
+const server = await startServer();
+const sdk = server.sdk();
+const folder = await mkdtemp(join(tmpdir(), 'iii-stream-tokens-'));
+const context = await chromium.launchPersistentContext(folder, { executablePath, args: FLAGS });
+
+/** One answer to one page. */
+async function run(name, deltas) {
+  const group = `answers-${name}`;
+  const page = await context.newPage();
+  await page.goto(site.url);
+  await page.evaluate(async ([url, groupId, wantsDeltas]) => {
+    const { StreamClient } = await import('/iii-stream/index.js');
+    window.received = 0;
+    class CountingSocket extends WebSocket {
+      constructor(...args) {
+        super(...args);
+        this.addEventListener('message', ({ data }) => { window.received += data.length; });
+      }
+    }
+    const client = new StreamClient(url, { deltas: wantsDeltas, WebSocket: CountingSocket });
+    window.group = client.group('ai', groupId);
+    const text = document.body.appendChild(document.createTextNode(''));
+    window.group.subscribe(() => {
+      const shown = window.group.items[0]?.value.text ?? '';
+      if (shown.startsWith(text.data)) text.appendData(shown.slice(text.length));
+      else text.data = shown;
+      window.length = shown.length;
+    });
+  }, [server.subscribers, group, deltas]);
+  await page.waitForFunction(() => window.group.status === 'live');
+  const call = (function_id, payload) => sdk.trigger({ function_id, payload: { stream_name: 'ai', group_id: group, item_id: 'a', ...payload } });
+  await call('stream::set', { data: { text: '' } });
+
+  const session = await context.newCDPSession(page);
+  await session.send('Performance.enable', { timeDomain: 'timeTicks' });
+  const taskSeconds = async () => (await session.send('Performance.getMetrics')).metrics.find(({ name: metric }) => metric === 'TaskDuration').value;
+  const [taskBefore, from] = [await taskSeconds(), performance.now()];
+  const pending = [];
+  for (let n = 0; n < APPENDS; n += 1) {
+    pending.push(call('stream::update', { ops: [{ type: 'append', path: 'text', value: WORD }] }));
+    const aheadMs = from + ((n + 1) * 1_000) / PER_SECOND - performance.now();
+    if (0 < aheadMs) await pause(aheadMs);
+  }
+  await Promise.all(pending);
+  await page.waitForFunction((length) => window.length === length, APPENDS * WORD.length);
+  const [task, wall] = [(await taskSeconds()) - taskBefore, (performance.now() - from) / 1_000];
+  const received = await page.evaluate(() => window.received);
+  await page.close();
+  return { core: (100 * task) / wall, ms: (1_000 * task) / APPENDS, received, wall };
+}
+
+console.log(`| ${APPENDS} appends of ${WORD.length} B, ${PER_SECOND}/s | of one core | per append | received |\n|---|---|---|---|`);
+for (const [name, deltas] of [['operations', true], ['whole values', false]]) {
+  const { core, ms, received, wall } = await run(name.replace(' ', '-'), deltas);
+  console.log(`| ${name} (${wall.toFixed(1)} s) | ${core.toFixed(1)} % | ${ms.toFixed(3)} ms | ${(received / 1_000).toLocaleString('en', { maximumFractionDigits: 0 })} kB |`);
+}
+await context.close();
+await site.stop();
+await server.stop();
+await rm(folder, { recursive: true, force: true });
