@@ -183,11 +183,19 @@ fn next_into<'a>(
         return None;
     }
     let mut has_more = !reader.token(b'}');
+    // Fields mostly come in order.
+    let mut next = 0;
     while has_more {
         let key = reader.key()?;
         let value = reader.value()?;
-        if let Some(index) = names.iter().position(|name| *name == key) {
+        let is_next = |name: &&&str| **name == key;
+        let index = match names.get(next).filter(is_next) {
+            Some(_) => Some(next),
+            None => names.iter().position(|name| *name == key),
+        };
+        if let Some(index) = index {
             values[index] = Some(value);
+            next = index + 1;
         }
         has_more = reader.token(b',');
         if !has_more && !reader.token(b'}') {

@@ -185,6 +185,21 @@ impl<'a> Reader<'a> {
             return None;
         }
         self.at += 1;
+        // Most strings are short keys.
+        if let Some(word) = bytes.get(self.at..).and_then(<[u8]>::first_chunk) {
+            let before = plain_bytes_of(*word);
+            if word.get(before) == Some(&b'"') {
+                self.at += before + 1;
+                return Some(());
+            }
+        }
+        self.long_string(notes)
+    }
+
+    /// The rest of a string, from its first character on. Apart from the short ones, which then cost less than half.
+    #[inline(never)]
+    fn long_string(&mut self, notes: &mut Notes) -> Option<()> {
+        let bytes = self.text.as_bytes();
         loop {
             self.at += plain_bytes(&bytes[self.at..]);
             match self.peek()? {
@@ -274,23 +289,31 @@ impl Notes {
 
 /// How many bytes come before the next that a JSON string cannot hold as itself. All of those are ASCII.
 pub(crate) fn plain_bytes(bytes: &[u8]) -> usize {
+    let (words, tail) = bytes.as_chunks();
+    let mut before = 0;
+    for word in words {
+        let plain = plain_bytes_of(*word);
+        before += plain;
+        if plain < word.len() {
+            return before;
+        }
+    }
+    let is_plain = |&&byte: &&u8| 0x20 <= byte && byte != b'"' && byte != b'\\';
+    before + tail.iter().take_while(is_plain).count()
+}
+
+/// The same of eight bytes.
+#[inline]
+fn plain_bytes_of(word: [u8; 8]) -> usize {
     const HIGHS: u64 = u64::from_ne_bytes([0x80; 8]);
     const ONES: u64 = u64::from_ne_bytes([1; 8]);
     // Marks the bytes that are less than `limit`, which is at most 0x80. The mark of the lowest one is exact.
     let less = |word: u64, limit: u8| word.wrapping_sub(ONES * u64::from(limit)) & !word & HIGHS;
     let (quotes, slashes) = (ONES * u64::from(b'"'), ONES * u64::from(b'\\'));
-    let (words, tail) = bytes.as_chunks::<8>();
-    let mut before = 0;
-    for word in words {
-        let word = u64::from_le_bytes(*word);
-        let marks = less(word, 0x20) | less(word ^ quotes, 1) | less(word ^ slashes, 1);
-        if marks != 0 {
-            return before + marks.trailing_zeros() as usize / 8;
-        }
-        before += 8;
-    }
-    let is_plain = |&&byte: &&u8| 0x20 <= byte && byte != b'"' && byte != b'\\';
-    before + tail.iter().take_while(is_plain).count()
+    let word = u64::from_le_bytes(word);
+    let marks = less(word, 0x20) | less(word ^ quotes, 1) | less(word ^ slashes, 1);
+    // Without a mark that is all 64 bits.
+    marks.trailing_zeros() as usize / 8
 }
 
 #[cfg(test)]

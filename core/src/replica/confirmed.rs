@@ -237,3 +237,76 @@ fn replace(held: &mut Held, value: Json, expected: Option<&Pending>) -> bool {
     *held = Held::from_text(value);
     as_expected
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::op::Ops;
+
+    fn json(text: &str) -> Json {
+        Json::from_text(text).expect("JSON text")
+    }
+
+    fn change(confirmed: &mut Confirmed, seq: u64, change: ItemChange) -> Outcome {
+        confirmed.change(&"a".into(), Some(seq), change, None, None)
+    }
+
+    fn page_item(seq: u64) -> PageItem {
+        PageItem {
+            id: "a".into(),
+            seq,
+            value: json("0"),
+        }
+    }
+
+    #[test]
+    fn what_a_page_is_too_old_for_stays_deleted() {
+        let (mut confirmed, mut between) = (Confirmed::default(), Between::default());
+        let gone = confirmed.change(
+            &"a".into(),
+            Some(7),
+            ItemChange::Delete,
+            None,
+            Some(&mut between),
+        );
+        assert_eq!(gone, Outcome::Done { as_expected: false });
+        assert!(!confirmed.page_item(&page_item(6), &between));
+        assert!(confirmed.is_empty());
+        assert!(
+            confirmed.page_item(&page_item(8), &between),
+            "it is there anew"
+        );
+    }
+
+    #[test]
+    fn an_item_keeps_its_place_until_it_is_created_anew() {
+        let mut confirmed = Confirmed::default();
+        let order = |confirmed: &Confirmed| confirmed.get("a").expect("an item").order;
+        confirmed.page_item(&page_item(1), &Between::default());
+        let first = order(&confirmed);
+        change(&mut confirmed, 2, ItemChange::Update(json("1")));
+        assert_eq!(order(&confirmed), first);
+        change(&mut confirmed, 3, ItemChange::Create(json("2")));
+        assert!(EVENTS_ORDER < order(&confirmed));
+    }
+
+    #[test]
+    fn operations_apply_to_the_state_that_they_name_alone() {
+        let delta = |base| ItemChange::Delta {
+            base,
+            ops: Ops::from_text(r#"[{"type":"increment","by":1}]"#).expect("operations"),
+        };
+        let mut confirmed = Confirmed::default();
+        let between = &mut Between::default();
+        let ahead = confirmed.change(&"a".into(), Some(4), delta(3), None, Some(between));
+        assert_eq!(ahead, Outcome::Ahead, "a later page has it");
+        assert_eq!(change(&mut confirmed, 4, delta(3)), Outcome::Misfit);
+        confirmed.page_item(&page_item(3), &Between::default());
+        assert_eq!(change(&mut confirmed, 5, delta(4)), Outcome::Misfit);
+        assert_eq!(change(&mut confirmed, 3, delta(2)), Outcome::Old);
+        let done = Outcome::Done { as_expected: false };
+        assert_eq!(change(&mut confirmed, 4, delta(3)), done);
+        let item = confirmed.get_mut("a").expect("an item");
+        assert_eq!(item.held.text().as_str(), "1");
+    }
+}

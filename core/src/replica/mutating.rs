@@ -103,6 +103,9 @@ impl Replica {
 }
 
 fn prediction_json(prediction: &Prediction) -> String {
+    if prediction.errors.is_empty() && prediction.refused.is_none() {
+        return r#"{"opErrors":[],"refused":null}"#.into();
+    }
     let mut out = String::from(r#"{"opErrors":"#);
     if prediction.errors.is_empty() {
         out.push_str("[]");

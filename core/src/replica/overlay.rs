@@ -334,3 +334,91 @@ impl Shown {
         (true, Prediction::default())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::op::Ops;
+    use crate::text::Json;
+
+    fn pending(number: u64, action: Action) -> Arc<Pending> {
+        Arc::new(Pending {
+            client: "c".into(),
+            tag: "t".into(),
+            seq: number,
+            number,
+            item: Some("a".into()),
+            action,
+            condition: None,
+        })
+    }
+
+    fn count(number: u64) -> Arc<Pending> {
+        let ops = Ops::from_text(r#"[{"type":"increment","by":1}]"#).expect("operations");
+        pending(
+            number,
+            Action::Update {
+                ops,
+                is_atomic: false,
+                ttl_ms: None,
+            },
+        )
+    }
+
+    fn held(text: &str) -> Held {
+        Held::from_text(Json::from_text(text).expect("JSON text"))
+    }
+
+    fn text(overlay: &mut Overlay, base: Base<'_>) -> String {
+        match overlay.shown(base) {
+            Shown::Present { held, .. } => held.text().as_str().into(),
+            other => format!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_was_expected_is_not_carried_out_again() {
+        let (before, after) = (held("1"), held("2"));
+        let base = |held| Base::Present { held, seq: Some(1) };
+        let mut overlay = Overlay::new();
+        overlay.push(count(1), base(&before));
+        overlay.push(count(2), base(&before));
+        assert!(overlay.expected("t", 1).is_some());
+        assert!(overlay.expected("t", 2).is_none(), "it is not the first");
+        overlay.confirm_first();
+        assert!(!overlay.is_stale, "what is shown stays");
+        assert_eq!(text(&mut overlay, base(&after)), "3");
+        overlay.invalidate();
+        assert_eq!(text(&mut overlay, base(&after)), "3", "made anew");
+    }
+
+    #[test]
+    fn an_echo_takes_earlier_mutations_along_and_no_later_ones() {
+        let before = held("1");
+        let base = Base::Present {
+            held: &before,
+            seq: Some(1),
+        };
+        let mut overlay = Overlay::new();
+        for number in 1..=3 {
+            overlay.push(count(number), base);
+        }
+        overlay.confirm("another", 3);
+        assert_eq!(text(&mut overlay, base), "4");
+        overlay.confirm("t", 2);
+        assert_eq!(text(&mut overlay, base), "2");
+    }
+
+    #[test]
+    fn what_an_unknown_item_becomes_is_shown_only_where_that_does_not_matter() {
+        let mut overlay = Overlay::new();
+        overlay.push(count(1), Base::Unknown);
+        assert_eq!(text(&mut overlay, Base::Unknown), "Unknown");
+        let value = Json::from_text("7").expect("JSON text");
+        let ttl_ms = None;
+        overlay.push(pending(2, Action::Set { value, ttl_ms }), Base::Unknown);
+        assert_eq!(text(&mut overlay, Base::Unknown), "7");
+        overlay.push(pending(3, Action::Delete), Base::Unknown);
+        assert_eq!(text(&mut overlay, Base::Unknown), "Absent");
+    }
+}

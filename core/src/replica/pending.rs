@@ -186,3 +186,61 @@ impl PendingMutations {
         in_order(numbers).map(|place| clients[place].1).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use alloc::format;
+
+    use super::*;
+    use crate::command::Action;
+
+    const GROUP: GroupRef<'_> = GroupRef {
+        stream: "s",
+        group: "g",
+    };
+
+    fn make(pendings: &mut PendingMutations, client: &str, seq: u64) -> Result<(), ReplicaError> {
+        let made = pendings.admit(client, seq, GROUP)?;
+        pendings.insert(Arc::new(Pending {
+            client: made.client,
+            tag: made.tag,
+            seq: made.seq,
+            number: made.number,
+            item: None,
+            action: Action::Delete,
+            condition: None,
+        }));
+        Ok(())
+    }
+
+    #[test]
+    fn clients_with_nothing_pending_are_forgotten_and_others_are_not() {
+        let mut pendings = PendingMutations::default();
+        assert_eq!(make(&mut pendings, "busy", 1), Ok(()));
+        for n in 0..3 * IDLE_CLIENTS_MAX {
+            let client = format!("idle-{n}");
+            assert_eq!(make(&mut pendings, &client, 1), Ok(()));
+            assert!(pendings.take(&client, 1).is_some());
+            assert!(pendings.clients.len() <= IDLE_CLIENTS_MAX + 3, "{n}");
+        }
+        let again = Err(ReplicaError::MutationExists { seq: 1 });
+        assert_eq!(make(&mut pendings, "busy", 1), again);
+        assert_eq!(pendings.clients_of_group(GROUP).len(), 1);
+    }
+
+    #[test]
+    fn no_more_are_pending_than_may_be_and_what_is_taken_makes_room() {
+        let mut pendings = PendingMutations::default();
+        for seq in 1..=REPLICA_PENDING_MAX as u64 {
+            assert_eq!(make(&mut pendings, "c", seq), Ok(()));
+        }
+        let next = REPLICA_PENDING_MAX as u64 + 1;
+        let full = make(&mut pendings, "d", 1);
+        assert_eq!(full, Err(ReplicaError::TooManyPending));
+        let taken = pendings.take_up_to(GROUP, &client_tag("c"), 3);
+        let taken: Vec<_> = taken.iter().map(|pending| pending.seq).collect();
+        assert_eq!(taken, [1, 2, 3]);
+        assert_eq!(make(&mut pendings, "c", next), Ok(()));
+        assert_eq!(pendings.len, REPLICA_PENDING_MAX - 2);
+    }
+}
