@@ -106,7 +106,7 @@ export class MutationQueue {
       mutation.mayHaveArrived = wasSent;
       mutation.isAdopted = true;
       mutation.isSaved = true;
-      mutation.storedAs = client;
+      mutation.storedAs = { client, seq };
       this.#moved.delete(mutation);
       return mutation;
     });

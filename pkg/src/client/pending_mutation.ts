@@ -32,8 +32,8 @@ export class PendingMutation implements Mutation {
   isAdopted = false;
   /** Whether it may be sent as far as the storage is concerned. */
   isSaved = false;
-  /** The client under which the storage holds it, if it does. */
-  storedAs: string | undefined;
+  /** Under which identity the storage holds it, if it does: that may lag behind the present one. */
+  storedAs: { readonly client: string; readonly seq: number } | undefined;
   /** Whether an answer is waited for. */
   isInFlight = false;
   /** Whether it was sent and the outcome is not known. */

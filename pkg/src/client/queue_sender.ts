@@ -59,11 +59,10 @@ export class QueueSender implements Sender {
     const batch = this.#next();
     if (batch.length === 0) return;
     this.#isMarking = true;
-    void this.#queue.storage.markSent(batch).then((ours) => {
+    void this.#queue.storage.markSent(batch).then(({ ours, gone }) => {
       this.#isMarking = false;
       if (this.#isClosed) return;
-      const isOurs = new Set(ours);
-      this.#queue.move(batch.filter((one) => !isOurs.has(one) && one.state === "pending"));
+      this.#queue.move(gone.filter(({ state }) => state === "pending"));
       for (const one of ours) this.#send(one);
       this.pump();
     });

@@ -44,34 +44,44 @@ export class QueueStorage {
       this.#unsaved = [];
       // Identities as they are now: one may have changed since it was added.
       for (const [client, mutations] of groupBy(batch, (one) => one.client)) {
-        const isOurs = await store.run((to) => to.add(this.#queue(client), mutations.map(stored)), true);
-        for (const one of mutations) {
+        const rows = mutations.map(stored);
+        const isOurs = await store.run((to) => to.add(this.#queue(client), rows), true);
+        mutations.forEach((one, index) => {
           // One whose identity has changed meanwhile is put in its place next.
           one.isSaved = isOurs && (one.client === client || store.isBroken);
-          if (isOurs && !store.isBroken) one.storedAs = client;
+          if (isOurs && !store.isBroken) one.storedAs = rows[index];
           if (one.state !== "pending") this.remove(one);
-        }
+        });
         if (!isOurs) this.#user.notAdded(mutations);
       }
       this.#user.saved();
     });
   }
 
-  /** Marks as sent, and gives those that may be sent; the others are with another tab, or done by it. */
-  markSent(mutations: readonly PendingMutation[]): Promise<readonly PendingMutation[]> {
+  /**
+   * Marks as sent, and tells apart those that may be sent and those that are with another tab, or done by it. What got a new identity
+   * meanwhile is neither: it is put in the place of the old one first.
+   */
+  async markSent(mutations: readonly PendingMutation[]): Promise<{ readonly ours: readonly PendingMutation[]; readonly gone: readonly PendingMutation[] }> {
     const store = this.#store;
-    if (store === undefined || store.isBroken) return Promise.resolve(mutations);
+    if (store === undefined || store.isBroken) return { ours: mutations, gone: [] };
+    const asked = mutations.map(({ client, seq }) => ({ client, seq }));
     return this.#serial(async () => {
       const gone = new Set<PendingMutation>();
-      for (const [client, ours] of groupBy(mutations.filter(isPending), (one) => one.storedAs)) {
-        if (client === undefined) continue;
+      const kept = mutations.filter((one) => isPending(one) && isStoredAsIs(one));
+      for (const [client, ours] of groupBy(kept, (one) => one.client)) {
         const seqs = ours.map(({ seq }) => seq);
         const left = new Set(await store.run((to) => to.markSent(client, this.#owner, seqs), seqs));
         for (const one of ours) {
-          if (!left.has(one.seq)) gone.add(one);
+          if (isStoredAsIs(one) && !left.has(one.seq)) gone.add(one);
         }
       }
-      return mutations.filter((one) => !gone.has(one));
+      const ours = mutations.filter((one, index) => {
+        const isSame = one.client === asked[index]?.client && one.seq === asked[index]?.seq;
+        // Of a broken storage nothing is waited for.
+        return isSame && !gone.has(one) && (isStoredAsIs(one) || store.isBroken);
+      });
+      return { ours, gone: [...gone] };
     });
   }
 
@@ -84,9 +94,9 @@ export class QueueStorage {
     void this.#serial(async () => {
       const batch = this.#settled;
       this.#settled = [];
-      for (const [client, mutations] of groupBy(batch, (one) => one.storedAs)) {
-        if (client === undefined) continue;
-        await store.runAnyway((from) => from.remove(client, mutations.map(({ seq }) => seq)), undefined);
+      const rows = batch.flatMap(({ storedAs }) => storedAs ?? []);
+      for (const [client, ofClient] of groupBy(rows, (row) => row.client)) {
+        await store.runAnyway((from) => from.remove(client, ofClient.map(({ seq }) => seq)), undefined);
       }
     });
   }
@@ -100,18 +110,18 @@ export class QueueStorage {
     if (store === undefined || store.isBroken) return;
     for (const one of mutations) one.isSaved = false;
     void this.#serial(async () => {
-      const moving = mutations.filter((one) => isPending(one) && one.storedAs === former);
+      const moving = mutations.filter((one) => isPending(one) && one.storedAs?.client === former);
       const fresh = mutations.filter((one) => isPending(one) && one.storedAs === undefined);
       const all = [...moving, ...fresh];
       const client = all[0]?.client;
       if (client !== undefined) {
         const [queue, rows] = [this.#queue(client), all.map(stored)];
         const isOurs = await store.run((to) => (moving.length > 0 ? to.replace(former, queue, rows) : to.add(queue, rows)), true);
-        for (const one of all) {
+        all.forEach((one, index) => {
           one.isSaved = isOurs && one.client === client;
-          if (!store.isBroken) one.storedAs = isOurs ? client : undefined;
+          if (!store.isBroken) one.storedAs = isOurs ? rows[index] : undefined;
           if (one.state !== "pending") this.remove(one);
-        }
+        });
         if (!isOurs) this.#user.notReplaced(all);
       }
       // Of a broken storage nothing is waited for.
@@ -144,16 +154,19 @@ export class QueueStorage {
 
 const isPending = ({ state }: PendingMutation): boolean => state === "pending";
 
+/** Whether the storage holds it under the identity under which it would be sent. */
+const isStoredAsIs = ({ client, seq, storedAs }: PendingMutation): boolean => storedAs?.client === client && storedAs.seq === seq;
+
 const stored = ({ client, seq, functionId, data, mayHaveArrived }: PendingMutation): StoredMutation => (
   { client, seq, functionId, data, wasSent: mayHaveArrived });
 
-function groupBy<Key>(mutations: readonly PendingMutation[], keyOf: (mutation: PendingMutation) => Key): Map<Key, PendingMutation[]> {
-  const groups = new Map<Key, PendingMutation[]>();
-  for (const mutation of mutations) {
-    const key = keyOf(mutation);
+function groupBy<Item, Key>(items: readonly Item[], keyOf: (item: Item) => Key): Map<Key, Item[]> {
+  const groups = new Map<Key, Item[]>();
+  for (const item of items) {
+    const key = keyOf(item);
     const group = groups.get(key);
-    if (group === undefined) groups.set(key, [mutation]);
-    else group.push(mutation);
+    if (group === undefined) groups.set(key, [item]);
+    else group.push(item);
   }
   return groups;
 }

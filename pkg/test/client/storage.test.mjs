@@ -14,8 +14,10 @@ const stores = { memory: () => memoryStore(`m${names += 1}`), indexedDb: () => i
 async function serve(t, { isDeaf = () => false } = {}) {
   const known = new Map();
   const applied = [];
-  const server = await FakeServer.start({ on: (connection, message) => {
+  const held = [];
+  const on = (connection, message) => {
     if (isDeaf(connection, message)) return;
+    if (message.type === 'call' && server.hold?.(message)) return void held.push(() => on(connection, message));
     if (message.type === 'join') connection.send(snapshot(message));
     if (message.type !== 'call') return;
     const { data, id } = message;
@@ -28,9 +30,11 @@ async function serve(t, { isDeaf = () => false } = {}) {
     known.set(client, seq);
     applied.push({ item: data.item_id, value: data.data, client, seq, resent });
     answer({ result: { seq: applied.length } });
-  } });
+  };
+  const server = await FakeServer.start({ on });
   t.after(() => server.stop());
-  return Object.assign(server, { applied, known });
+  // Calls of which `hold` is true are dealt with when the test says so.
+  return Object.assign(server, { applied, known, held });
 }
 
 const queue = (client, owner = 'o1', aliveMs = 1) => ({ client, stream: 's', group: 'g', owner, aliveMs });
@@ -147,6 +151,46 @@ test('a new identity takes the place of the old one in the storage in one step',
   await client.close();
   assert.deepEqual(await storage.queues(), []);
 });
+
+for (const [when, held] of [['before it is marked', 'before'], ['while it is marked', 'after']]) {
+  test(`an edit that gets a new identity ${when} as sent is sent, once, in its turn`, async (t) => {
+    const server = await serve(t);
+    const storage = memoryStore();
+    let release;
+    let isHeld = false;
+    const released = new Promise((resolve) => { release = resolve; });
+    const slow = changed(storage, { markSent: async (client, owner, seqs) => {
+      if (seqs[0] !== 4) return storage.markSent(client, owner, seqs);
+      if (held === 'before') {
+        isHeld = true;
+        await released;
+        return storage.markSent(client, owner, seqs);
+      }
+      const ours = await storage.markSent(client, owner, seqs);
+      isHeld = true;
+      await released;
+      return ours;
+    } });
+    const client = newClient(t, server.url, { storage: slow, inFlightMax: 2 });
+    const group = client.group('s', 'g');
+    await within(group.set('i', 0).settled, 'the first');
+    let isFirst = true;
+    const { applied, known } = server;
+    // The second is answered, the third only once the fourth is about to be marked: the server has forgotten who sends.
+    server.hold = ({ data: { mutation } }) => isFirst && mutation.seq === 3 && !(isFirst = false);
+    const edits = [1, 2, 3, 4].map((n) => group.set('i', n));
+    while (!isHeld || server.held.length === 0) await within(new Promise(setImmediate), 'the next turn');
+    known.clear();
+    server.held.splice(0).forEach((answer) => answer());
+    while (edits[1].seq === 3) await within(new Promise(setImmediate), 'the next turn');
+    release();
+    const settled = await within(Promise.all(edits.map((one) => one.settled)), 'all');
+    assert.deepEqual(applied.map(({ value }) => value), [0, 1, 2, 3, 4]);
+    assert.deepEqual(settled.map(({ answered }) => answered), [true, true, true, true]);
+    await client.close();
+    assert.deepEqual(await storage.queues(), []);
+  });
+}
 
 test('a tab that lives keeps its queue; one that is gone loses it: by Web Locks', async (t) => {
   const locks = new FakeLocks();
