@@ -321,8 +321,9 @@ test('calls keep below the rate, and a silent server is given up', async (t) => 
   const client = newClient(t, server.url, { callsPerSecondMax: 20, answerTimeoutMs: 50 });
   const group = client.group('s', 'g');
   const began = performance.now();
-  await within(Promise.all(Array.from({ length: 30 }, (_, n) => group.set('i', n).settled)), 'thirty');
-  assert.ok(performance.now() - began > 500);
+  await within(Promise.all(Array.from({ length: 50 }, (_, n) => group.set('i', n).settled)), 'fifty');
+  // A second may just end as they begin; then one is full, and the rest come in a third.
+  assert.ok(performance.now() - began > 900);
   isSilent = true;
   await within(group.set('i', 1).settled, 'the answer of another connection');
   assert.equal(server.connections.length, 2);
