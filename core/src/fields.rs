@@ -179,22 +179,12 @@ fn next_into<'a>(
     names: &[&str],
     values: &mut [Option<Raw<'a>>],
 ) -> Option<()> {
-    if !reader.token(b'{') {
-        return None;
-    }
-    let mut has_more = !reader.token(b'}');
-    while has_more {
-        let key = reader.key()?;
-        let value = reader.value()?;
+    reader.members(|key, value| {
         if let Some(index) = names.iter().position(|name| *name == key) {
             values[index] = Some(value);
         }
-        has_more = reader.token(b',');
-        if !has_more && !reader.token(b'}') {
-            return None;
-        }
-    }
-    Some(())
+        Some(())
+    })
 }
 
 /// The text of a JSON string; `None` for anything else, and for half surrogate pairs.

@@ -66,6 +66,10 @@ impl Ops {
     ///
     /// Errors: [`OpsError`]; then none of the operations may be applied. Source: update operations, section 3.
     pub fn from_text(text: &str) -> Result<Self, OpsError> {
+        let mut reader = Reader::new(text, 0);
+        if let Some(raw) = reader.value().filter(|_| reader.is_at_end()) {
+            return Self::from_raw(raw);
+        }
         let raw: &RawValue = serde_json::from_str(text).map_err(|error| {
             OpsError::Text(TextError::Syntax {
                 reason: format!("{error}"),

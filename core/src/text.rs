@@ -89,7 +89,7 @@ impl Json {
         Self::from_raw(raw)
     }
 
-    /// Takes text that was checked before it was kept.
+    /// Takes text that was checked before it was kept, or made of such text.
     pub(crate) fn from_kept(text: &str) -> Self {
         Self(text.into())
     }
@@ -158,7 +158,7 @@ pub(crate) fn text_of(value: &Value) -> String {
 const VALUE_BYTES: usize = 512;
 
 /// Appends a value that came out of checked text, so that recursion is bounded. The same text as the library's, faster.
-fn push_value(out: &mut String, value: &Value) {
+pub(crate) fn push_value(out: &mut String, value: &Value) {
     match value {
         Value::Null => out.push_str("null"),
         Value::Bool(true) => out.push_str("true"),
