@@ -231,8 +231,8 @@ fn read_step(
     let raw = fields.required(BY).map_err(|error| format!("{error}"))?;
     let by = match plain_number(raw.get()) {
         Some(by) => by,
-        None => serde_json::from_str(raw.get())
-            .map_err(|_| format!("{}", fields.wrong_type(BY, "a signed 64-bit integer")))?,
+        None => tree::read_i64(raw.get())
+            .ok_or_else(|| format!("{}", fields.wrong_type(BY, "a signed 64-bit integer")))?,
     };
     Ok(path.check(name).map(|path| Op::Step {
         path,

@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 
 use crate::limits::VALUE_DEPTH_MAX;
 use crate::raw::{Raw, plain_bytes};
-use crate::tree::read_value;
+use crate::tree::{read_string, read_value};
 
 /// Checked JSON text without white space between tokens, its characters as themselves and not as `\\u` escapes where they
 /// can be. Cloning shares it.
@@ -373,7 +373,7 @@ fn number_end(bytes: &[u8], start: usize) -> Result<usize, TextError> {
     let may_exceed = SAFE_BYTES < length || number.iter().any(|byte| matches!(byte, b'e' | b'E'));
     if may_exceed {
         // The reader whose values these become: it refuses what is beyond the range.
-        let value = core::str::from_utf8(number).map(serde_json::from_str::<f64>);
+        let value = core::str::from_utf8(number).map(read_value);
         if !matches!(value, Ok(Ok(_))) {
             return Err(TextError::NumberOutOfRange { offset: start });
         }
@@ -397,10 +397,11 @@ fn compact(text: &str) -> String {
                 let string = &text[at..end.at];
                 match end
                     .has_unicode_escape
-                    .then(|| serde_json::from_str::<String>(string))
+                    .then(|| read_string(string))
+                    .flatten()
                 {
-                    Some(Ok(plain)) => push_string(&mut out, &plain),
-                    _ => out.push_str(string),
+                    Some(plain) => push_string(&mut out, &plain),
+                    None => out.push_str(string),
                 }
                 at = end.at;
             }
