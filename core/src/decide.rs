@@ -9,6 +9,7 @@ use crate::command::{Action, Command, Condition, Mutation, Returning};
 use crate::error::OpError;
 use crate::mutation::{ClientRecord, ClientState, Echo, client_tag};
 use crate::op::Ops;
+use crate::sparse;
 use crate::text::Json;
 
 /// What a decision needs to know of an item.
@@ -434,7 +435,10 @@ pub(crate) fn check(condition: Condition, seq: Option<u64>) -> Result<(), Refusa
 
 /// What operations make of a value: the step of [`decide`] that needs no item.
 pub fn update(old: Option<&Json>, ops: &Ops) -> (Json, Vec<OpError>) {
-    let applied = apply(old.map(Json::to_value), ops);
     // The operations were checked, with the depth they can lead to, so the result needs no check.
+    if let Some((new, errors)) = old.and_then(|old| sparse::apply_to_text(old.as_str(), ops)) {
+        return (Json::from_kept(&new), errors);
+    }
+    let applied = apply(old.map(Json::to_value), ops);
     (Json::from_checked_value(&applied.value), applied.errors)
 }

@@ -5,10 +5,11 @@ use alloc::format;
 use alloc::string::String;
 use core::fmt;
 
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::raw::{Raw, Reader};
+use crate::tree::{read_string, read_u64};
 
 /// What is wrong with a field, or with the object that should hold it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -123,9 +124,9 @@ impl<'a, const N: usize> Fields<'a, N> {
         let Some(raw) = self.optional(index) else {
             return Ok(None);
         };
-        match serde_json::from_str(raw.get()) {
-            Ok(number) => Ok(Some(number)),
-            Err(_) => Err(self.wrong_type(index, "a non-negative integer")),
+        match read_u64(raw.get()) {
+            Some(number) => Ok(Some(number)),
+            None => Err(self.wrong_type(index, "a non-negative integer")),
         }
     }
 
@@ -167,7 +168,7 @@ fn read_into<'a>(
     }
     let mut reader = serde_json::Deserializer::from_str(text);
     reader
-        .deserialize_map(FieldsVisitor { names, values })
+        .deserialize_any(FieldsVisitor { names, values })
         .and_then(|()| reader.end())
         .map_err(|error| FieldError::Syntax {
             reason: format!("{error}"),
@@ -179,15 +180,9 @@ fn next_into<'a>(
     names: &[&str],
     values: &mut [Option<Raw<'a>>],
 ) -> Option<()> {
-    if !reader.token(b'{') {
-        return None;
-    }
-    let mut has_more = !reader.token(b'}');
     // Fields mostly come in order.
     let mut next = 0;
-    while has_more {
-        let key = reader.key()?;
-        let value = reader.value()?;
+    reader.members(|key, value| {
         let is_next = |name: &&&str| **name == key;
         let index = match names.get(next).filter(is_next) {
             Some(_) => Some(next),
@@ -197,12 +192,8 @@ fn next_into<'a>(
             values[index] = Some(value);
             next = index + 1;
         }
-        has_more = reader.token(b',');
-        if !has_more && !reader.token(b'}') {
-            return None;
-        }
-    }
-    Some(())
+        Some(())
+    })
 }
 
 /// The text of a JSON string; `None` for anything else, and for half surrogate pairs.
@@ -210,7 +201,7 @@ pub fn string_of(raw: Raw<'_>) -> Option<Cow<'_, str>> {
     let text = raw.get();
     let inner = text.strip_prefix('"')?.strip_suffix('"')?;
     if raw.has_escapes() && inner.contains('\\') {
-        return serde_json::from_str::<String>(text).ok().map(Cow::Owned);
+        return read_string(text).map(Cow::Owned);
     }
     Some(Cow::Borrowed(inner))
 }
@@ -228,7 +219,8 @@ pub fn kind_of(text: &str) -> &'static str {
     }
 }
 
-/// Reads an object the library's way.
+/// Reads an object the library's way. Takes everything else for one without fields: [`read_into`] has seen a brace, and the
+/// library's words for what it did not expect make the wasm module larger.
 struct FieldsVisitor<'v, 'a> {
     names: &'v [&'v str],
     values: &'v mut [Option<Raw<'a>>],
@@ -239,6 +231,34 @@ impl<'a> Visitor<'a> for FieldsVisitor<'_, 'a> {
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object")
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'a>>(self, _: A) -> Result<(), A::Error> {
+        Ok(())
     }
 
     fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<(), A::Error> {

@@ -34,6 +34,7 @@ mod position;
 pub mod raw;
 mod replica;
 mod reply;
+mod sparse;
 mod stamp;
 pub mod state;
 mod step;
@@ -92,6 +93,9 @@ pub struct AppliedJson {
 /// ```
 pub fn apply_ops_json(current: Option<&str>, ops: &str) -> Result<AppliedJson, OpsError> {
     let ops = Ops::from_text(ops)?;
+    if let Some((value, errors)) = current.and_then(|text| sparse::apply_to_text(text, &ops)) {
+        return Ok(AppliedJson { value, errors });
+    }
     let current = current
         .map(text::value_of)
         .transpose()

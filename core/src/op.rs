@@ -66,6 +66,10 @@ impl Ops {
     ///
     /// Errors: [`OpsError`]; then none of the operations may be applied. Source: update operations, section 3.
     pub fn from_text(text: &str) -> Result<Self, OpsError> {
+        let mut reader = Reader::new(text, 0);
+        if let Some(raw) = reader.value().filter(|_| reader.is_at_end()) {
+            return Self::from_raw(raw);
+        }
         let raw: &RawValue = serde_json::from_str(text).map_err(|error| {
             OpsError::Text(TextError::Syntax {
                 reason: format!("{error}"),
@@ -227,8 +231,8 @@ fn read_step(
     let raw = fields.required(BY).map_err(|error| format!("{error}"))?;
     let by = match plain_number(raw.get()) {
         Some(by) => by,
-        None => serde_json::from_str(raw.get())
-            .map_err(|_| format!("{}", fields.wrong_type(BY, "a signed 64-bit integer")))?,
+        None => tree::read_i64(raw.get())
+            .ok_or_else(|| format!("{}", fields.wrong_type(BY, "a signed 64-bit integer")))?,
     };
     Ok(path.check(name).map(|path| Op::Step {
         path,

@@ -4,14 +4,11 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
-use serde::de::{Deserializer as _, Error as _, SeqAccess, Visitor};
-use serde_json::value::RawValue;
-
 use crate::error::OpErrorKind;
 use crate::fields::string_of;
 use crate::limits::{PATH_SEGMENT_BYTES_MAX, PATH_SEGMENTS_MAX, PROTO_KEYS};
 use crate::op_name::OpName;
-use crate::raw::Raw;
+use crate::raw::{Raw, members};
 
 /// A checked path: no segments is the root.
 ///
@@ -55,8 +52,7 @@ impl UncheckedPath {
             });
         }
         if arrays {
-            let mut reader = serde_json::Deserializer::from_str(raw.get());
-            if let Ok((segments, count)) = reader.deserialize_seq(SegmentsVisitor) {
+            if let Some((segments, count)) = read_segments(raw.get()) {
                 return Ok(Self {
                     segments,
                     count,
@@ -117,27 +113,17 @@ impl fmt::Display for Path {
     }
 }
 
-/// Counts the segments of an array and keeps the first ones, so that a path of millions costs no memory.
-struct SegmentsVisitor;
-
-impl<'de> Visitor<'de> for SegmentsVisitor {
-    type Value = (Vec<String>, usize);
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an array of strings")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-        let mut segments = Vec::new();
-        let mut count = 0;
-        while let Some(raw) = seq.next_element::<&RawValue>()? {
-            let segment = string_of(raw.into())
-                .ok_or_else(|| A::Error::custom("a segment is not a string"))?;
-            count += 1;
-            if count <= PATH_SEGMENTS_MAX {
-                segments.push(segment.into_owned());
-            }
+/// Counts the segments of an array and gives the first ones, so that a path of millions costs no memory. `None` for anything
+/// but an array of strings.
+fn read_segments(text: &str) -> Option<(Vec<String>, usize)> {
+    let mut segments = Vec::new();
+    let mut count = 0;
+    for raw in text.starts_with('[').then(|| members(text))? {
+        let segment = string_of(raw)?;
+        count += 1;
+        if count <= PATH_SEGMENTS_MAX {
+            segments.push(segment.into_owned());
         }
-        Ok((segments, count))
     }
+    Some((segments, count))
 }

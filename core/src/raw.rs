@@ -39,9 +39,14 @@ impl<'a> Raw<'a> {
         self.notes.has_escapes
     }
 
+    /// Whether a value nests at most so deep.
+    pub(crate) fn is_within(self, depth_max: usize) -> bool {
+        self.notes.depth <= depth_max
+    }
+
     /// Whether a value can be stored as it stands: nests at most so deep, and there is nothing in it to refuse or to shorten.
     pub(crate) fn is_tidy_within(self, depth_max: usize) -> bool {
-        !self.notes.is_unusual && self.notes.depth <= depth_max
+        !self.notes.is_unusual && self.is_within(depth_max)
     }
 }
 
@@ -94,6 +99,26 @@ impl<'a> Reader<'a> {
         let is_there = self.peek() == Some(token);
         self.at += usize::from(is_there);
         is_there
+    }
+
+    /// The members of the object that comes next, each handed to `take`; what it refuses ends the reading.
+    pub(crate) fn members(
+        &mut self,
+        mut take: impl FnMut(&'a str, Raw<'a>) -> Option<()>,
+    ) -> Option<()> {
+        if !self.token(b'{') {
+            return None;
+        }
+        let mut has_more = !self.token(b'}');
+        while has_more {
+            let key = self.key()?;
+            take(key, self.value()?)?;
+            has_more = self.token(b',');
+            if !has_more && !self.token(b'}') {
+                return None;
+            }
+        }
+        Some(())
     }
 
     /// The key of a member, with the colon after it. Keys with escapes are not taken.

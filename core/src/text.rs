@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 
 use crate::limits::VALUE_DEPTH_MAX;
 use crate::raw::{Raw, plain_bytes};
-use crate::tree::read_value;
+use crate::tree::{read_string, read_value};
 
 /// Checked JSON text without white space between tokens, its characters as themselves and not as `\\u` escapes where they
 /// can be. Cloning shares it.
@@ -89,7 +89,7 @@ impl Json {
         Self::from_raw(raw)
     }
 
-    /// Takes text that was checked before it was kept.
+    /// Takes text that was checked before it was kept, or made of such text.
     pub(crate) fn from_kept(text: &str) -> Self {
         Self(text.into())
     }
@@ -158,7 +158,7 @@ pub(crate) fn text_of(value: &Value) -> String {
 const VALUE_BYTES: usize = 512;
 
 /// Appends a value that came out of checked text, so that recursion is bounded. The same text as the library's, faster.
-fn push_value(out: &mut String, value: &Value) {
+pub(crate) fn push_value(out: &mut String, value: &Value) {
     match value {
         Value::Null => out.push_str("null"),
         Value::Bool(true) => out.push_str("true"),
@@ -373,7 +373,7 @@ fn number_end(bytes: &[u8], start: usize) -> Result<usize, TextError> {
     let may_exceed = SAFE_BYTES < length || number.iter().any(|byte| matches!(byte, b'e' | b'E'));
     if may_exceed {
         // The reader whose values these become: it refuses what is beyond the range.
-        let value = core::str::from_utf8(number).map(serde_json::from_str::<f64>);
+        let value = core::str::from_utf8(number).map(read_value);
         if !matches!(value, Ok(Ok(_))) {
             return Err(TextError::NumberOutOfRange { offset: start });
         }
@@ -397,10 +397,11 @@ fn compact(text: &str) -> String {
                 let string = &text[at..end.at];
                 match end
                     .has_unicode_escape
-                    .then(|| serde_json::from_str::<String>(string))
+                    .then(|| read_string(string))
+                    .flatten()
                 {
-                    Some(Ok(plain)) => push_string(&mut out, &plain),
-                    _ => out.push_str(string),
+                    Some(plain) => push_string(&mut out, &plain),
+                    None => out.push_str(string),
                 }
                 at = end.at;
             }

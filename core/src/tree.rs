@@ -2,6 +2,9 @@
 //!
 //! The library's own reader takes an object whose first key is a name of its own, `$serde_json::private::RawValue`, for
 //! something else: it fails, or looks into the string that stands there. Anybody may use that key.
+//!
+//! Strings and numbers are read here as well: each type that the library reads brings what tells what stood there instead,
+//! down to the printing of floats, and makes the wasm module a tenth larger.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -13,6 +16,24 @@ use serde_json::{Map, Value};
 /// Reads a value. Nests at most as deep as the reader goes, which bounds recursion.
 pub(crate) fn read_value(text: &str) -> Result<Value, serde_json::Error> {
     serde_json::from_str(text).map(|Tree(value)| value)
+}
+
+/// Reads a non-negative integer.
+pub(crate) fn read_u64(text: &str) -> Option<u64> {
+    read_value(text).ok()?.as_u64()
+}
+
+/// Reads a signed integer.
+pub(crate) fn read_i64(text: &str) -> Option<i64> {
+    read_value(text).ok()?.as_i64()
+}
+
+/// Reads a string.
+pub(crate) fn read_string(text: &str) -> Option<String> {
+    match read_value(text) {
+        Ok(Value::String(text)) => Some(text),
+        _ => None,
+    }
 }
 
 /// About what a value takes in memory, in bytes. Recursion is bounded: values come out of what was read.

@@ -1,7 +1,7 @@
 //! What holds for every value and every list of operations.
 
 use iii_stream_core::limits::OPS_MAX;
-use iii_stream_core::{Json, Ops, apply, apply_ops_json};
+use iii_stream_core::{Json, OpError, Ops, OpsError, apply, apply_ops_json};
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
@@ -71,6 +71,105 @@ fn op() -> impl Strategy<Value = Value> {
 
 fn ops() -> impl Strategy<Value = Vec<Value>> {
     prop::collection::vec(op(), 0..12)
+}
+
+/// JSON text in forms that nobody writes: numbers, escapes and repeated keys that a writer would change, white space, and now
+/// and then what cannot be read.
+fn nasty_text() -> impl Strategy<Value = String> {
+    let number = prop::sample::select(vec![
+        "0",
+        "-0",
+        "7",
+        "-1",
+        "1.5",
+        "1.50",
+        "-0.0",
+        "0.0",
+        "1.0",
+        "1e3",
+        "1E400",
+        "1e-7",
+        "0.001",
+        "0.0001",
+        "100.0",
+        "123456789012345678",
+        "18446744073709551615",
+        "18446744073709551616",
+        "-9223372036854775808",
+        "0.1234567890123456",
+        "9007199254740993.5",
+        "12345678901234.5",
+        "1234567890123456.0",
+    ]);
+    let number = prop_oneof![
+        4 => number.prop_map(str::to_owned),
+        2 => "-?(0|[1-9][0-9]{0,17})(\\.[0-9]{1,17})?",
+        1 => any::<f64>().prop_map(|float| json!(float).to_string()),
+    ];
+    let string = prop::sample::select(vec![
+        r#""""#,
+        r#""a""#,
+        r#""é😀""#,
+        r#""\n\"\\""#,
+        r#""\/""#,
+        r#""\u00e9""#,
+        r#""\u0001""#,
+        r#""\ud800""#,
+        r#""\b\f\r\t""#,
+        r#""a:{}[],1.50""#,
+    ]);
+    let leaf = prop_oneof![
+        number,
+        string.prop_map(str::to_owned),
+        prop::sample::select(vec!["null", "true", "false", "[]", "{}", "{ }"])
+            .prop_map(str::to_owned),
+    ];
+    leaf.prop_recursive(4, 40, 6, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..5)
+                .prop_map(|list| format!("[{}]", list.join(","))),
+            nasty_object(inner),
+        ]
+    })
+}
+
+fn nasty_object(member: impl Strategy<Value = String>) -> impl Strategy<Value = String> {
+    let key = prop_oneof![
+        12 => "[a-h]".prop_map(|key| format!("\"{key}\"")),
+        1 => prop::sample::select(vec![
+            r#""""#, r#""\u0061""#, r#""\n""#, r#""__proto__""#, r#""a.b""#, r#""😀é""#, r#""$serde_json::private::RawValue""#,
+        ]).prop_map(str::to_owned),
+    ];
+    let space = prop_oneof![8 => Just(""), 1 => Just(" "), 1 => Just("\n\t")];
+    let member = (key, space, member)
+        .prop_map(|(key, space, value)| format!("{space}{key}{space}:{space}{value}{space}"));
+    prop::collection::vec(member, 0..6).prop_map(|members| format!("{{{}}}", members.join(",")))
+}
+
+/// Reads the whole, applies, and writes the whole.
+fn applied_to_the_whole(text: &str, ops: &Ops) -> Result<(String, Vec<OpError>), String> {
+    let current = Json::from_text(text).map_err(|error| error.to_string())?;
+    let applied = apply(Some(current.to_value()), ops);
+    Ok((applied.value.to_string(), applied.errors))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(500))]
+
+    /// Fields that operations do not look into may stay text: nobody can tell.
+    #[test]
+    fn applying_to_text_gives_what_applying_to_the_whole_gives(
+        text in prop_oneof![9 => nasty_object(nasty_text()), 1 => nasty_text()], ops in ops(),
+    ) {
+        let ops_text = json!(ops).to_string();
+        let ops = Ops::from_text(&ops_text)?;
+        let one = apply_ops_json(Some(&text), &ops_text).map(|applied| (applied.value, applied.errors));
+        let one = one.map_err(|error| match error {
+            OpsError::Current { reason } => reason,
+            other => panic!("{other}"),
+        });
+        prop_assert_eq!(one, applied_to_the_whole(&text, &ops), "{}", text);
+    }
 }
 
 proptest! {
