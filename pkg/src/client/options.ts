@@ -1,5 +1,6 @@
 // What a client can be told when it is made, with units and defaults.
 
+import type { Grant } from "../core/grants.js";
 import type { BackoffOptions } from "./backoff.js";
 import type { Token, WebSocketClass } from "./connection.js";
 import type { Schedule } from "./notifier.js";
@@ -29,6 +30,16 @@ export interface StreamClientOptions {
   readonly backoff?: BackoffOptions;
   /** When listeners are told of changes by others. Default: once per animation frame where the page is seen, else soon. */
   readonly schedule?: Schedule;
+  /**
+   * Whether changes may come as operations where these are shorter than the item's value; otherwise each comes with the whole value.
+   * What is shown is the same. Default `true`.
+   */
+  readonly deltas?: boolean;
+  /**
+   * What the server grants this client, if the page knows: an edit that it does not is not shown, and `mutation.predicted.refused`
+   * is `forbidden`. It is sent all the same: the server decides. Default: every edit is shown.
+   */
+  readonly grants?: readonly Grant[];
   /** How long a group or item is followed after its last listener has gone, in milliseconds. Default 1,000. */
   readonly lingerMs?: number;
   /** Calls that wait for an answer at a time. Default 64. */
@@ -60,12 +71,13 @@ export interface StreamClientOptions {
 }
 
 /** Options with their defaults filled in. */
-export type Settings = Required<Omit<StreamClientOptions, "token" | "storage" | "send" | "WebSocket" | "schedule" | "loadReplica">>;
+export type Settings = Required<Omit<StreamClientOptions, "token" | "storage" | "send" | "grants" | "WebSocket" | "schedule" | "loadReplica">>;
 
 const DEFAULTS: Settings = {
   tokenVia: "protocol",
   sendTimeoutMs: 60_000,
   backoff: {},
+  deltas: true,
   lingerMs: 1_000,
   inFlightMax: 64,
   pendingMax: 10_000,
