@@ -42,7 +42,7 @@ export interface StreamClientOptions {
   readonly grants?: readonly Grant[];
   /** How long a group or item is followed after its last listener has gone, in milliseconds. Default 1,000. */
   readonly lingerMs?: number;
-  /** Calls that wait for an answer at a time. Default 64. */
+  /** Calls, edits included, that are sent before the first of them is answered. The others wait their turn. Default 64. */
   readonly inFlightMax?: number;
   /** Mutations of a group that may be pending; beyond it edits are refused with `too_many_pending`. Default 10,000. */
   readonly pendingMax?: number;
@@ -54,7 +54,7 @@ export interface StreamClientOptions {
   readonly callsPerSecondMax?: number;
   /** UTF-8 bytes of a message, as the server's `message_bytes_max`. Default 1 MiB. */
   readonly messageBytesMax?: number;
-  /** A connection whose oldest mutation waits longer for its answer is given up, in milliseconds. Default 60,000. */
+  /** A connection whose oldest call waits longer for its answer is given up for another one, in milliseconds. Default 60,000. */
   readonly answerTimeoutMs?: number;
   /** Time for the token function, and for the handshake, in milliseconds. Default 20,000. */
   readonly connectTimeoutMs?: number;
@@ -64,7 +64,7 @@ export interface StreamClientOptions {
   readonly steadyMs?: number;
   /** Without Web Locks: a tab that was silent for so long is taken for gone, in milliseconds. Default 120,000. */
   readonly aliveTimeoutMs?: number;
-  /** How often it is looked for tabs that are gone, in milliseconds. Default 20,000. */
+  /** How often the storage is looked through for edits of tabs that are gone, in milliseconds. Default 20,000. */
   readonly adoptIntervalMs?: number;
   /** Makes the replica. Default: that of `iii-stream/core`, once its wasm is loaded. */
   readonly loadReplica?: () => Replica | Promise<Replica>;

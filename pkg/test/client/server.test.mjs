@@ -11,7 +11,7 @@ import { Proxy } from './proxy.mjs';
 import { rejection, until, within } from './waiting.mjs';
 
 const skip = existsSync(serverBinary()) ? false : `there is no ${serverBinary()}: cargo build -p iii-stream, or set III_STREAM_BIN`;
-const EVERYTHING = [{ can: ['read', 'set', 'update', 'delete', 'send'] }];
+const EVERYTHING = [{ stream: '*', group: '*', can: ['read', 'set', 'update', 'delete', 'send'] }];
 let server;
 
 before(async () => { if (!skip) server = await startServer({ stream: { default_grants: EVERYTHING } }); });
@@ -89,7 +89,7 @@ test('a refused edit rolls back with its reason, and later ones go on', { skip }
 });
 
 test('what is not granted is refused, and does not hold up what is', { skip }, async (t) => {
-  const strict = await startServer({ stream: { default_grants: [{ can: ['read'] }, { item: 'mine-*', can: ['set'] }] } });
+  const strict = await startServer({ stream: { default_grants: [{ stream: '*', group: '*', can: ['read'] }, { stream: '*', group: '*', item: 'mine-*', can: ['set'] }] } });
   t.after(() => strict.stop());
   const client = realClient(t, strict.subscribers);
   const group = client.group('s', 'g');
