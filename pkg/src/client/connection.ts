@@ -81,6 +81,8 @@ export class Connection {
   #probeTimer: ReturnType<typeof setTimeout> | undefined;
   #handshakesFailed = 0;
   #hasExpired = false;
+  /** That the token function fails was told since the last connection. */
+  #hasToldOfToken = false;
   #heardAtMs = 0;
 
   constructor(options: ConnectionOptions, user: ConnectionUser) {
@@ -173,7 +175,9 @@ export class Connection {
         if (round !== this.#round) return;
         const failure = error instanceof StreamError && error.code === "invalid_token" ? error
           : new StreamError("invalid_token", `the token function failed: ${error instanceof Error ? error.message : String(error)}`, {}, error);
-        this.#user.problem(failure);
+        // Off line it fails with every attempt.
+        if (!this.#hasToldOfToken) this.#user.problem(failure);
+        this.#hasToldOfToken = true;
         this.#failed(failure);
       },
     );
@@ -193,7 +197,9 @@ export class Connection {
   #openSocket(token: string | undefined, round: number): void {
     const { url, tokenVia, WebSocket } = this.#options;
     if (WebSocket === undefined) {
-      this.close(new StreamError("connection_refused", "there is no global WebSocket here: give one as the option `WebSocket`"));
+      const failure = new StreamError("connection_refused", "there is no global WebSocket here: give one as the option `WebSocket`");
+      this.#user.problem(failure);
+      this.close(failure);
       return;
     }
     let socket: WebSocketLike;
@@ -235,6 +241,7 @@ export class Connection {
     clearTimeout(this.#timer);
     this.#handshakesFailed = 0;
     this.#hasExpired = false;
+    this.#hasToldOfToken = false;
     this.#heardAtMs = monotonicMs();
     // A server that lets in and throws out at once must not be asked without pause.
     this.#steadyTimer = background(setTimeout(() => this.#backoff.succeeded(), this.#options.steadyMs));
@@ -268,7 +275,7 @@ export class Connection {
     } else {
       const pauseMs = this.#backoff.next();
       this.#timer = setTimeout(() => this.#connect(), pauseMs);
-      this.#setStatus({ state: "waiting", reason: error, attempt: this.#backoff.failures, nextAttemptAt: Date.now() + pauseMs });
+      this.#setStatus({ state: "waiting", reason: error, attempt: this.#backoff.failures, nextAttemptAt: Math.round(Date.now() + pauseMs) });
     }
     if (wasOpen) this.#user.lost(error ?? new StreamError("closed", "the client was closed"));
     if (isFinal && error !== null) this.#user.ended(error);

@@ -99,10 +99,14 @@ const STORAGE_VERDICTS: Readonly<Record<string, Verdict>> = {
   damaged: "final",
 };
 
+/** The store failed, and nothing was changed. Back ends pass the code on, but seldom `storage`. */
+const STORE_FAILED = /^STREAM_[A-Z_]+_ERROR$/;
+
 /** What `error` means for a mutation. Codes that are not in the tables are refusals. */
 export function verdictOf(error: StreamError): Verdict {
   const { storage } = error.details;
-  return (storage === undefined ? undefined : STORAGE_VERDICTS[storage]) ?? VERDICTS[error.code] ?? "final";
+  const known = (storage === undefined ? undefined : STORAGE_VERDICTS[storage]) ?? VERDICTS[error.code];
+  return known ?? (STORE_FAILED.test(error.code) ? "later" : "final");
 }
 
 /** The `error` of an answer as it came, as a StreamError. */
