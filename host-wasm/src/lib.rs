@@ -5,6 +5,7 @@
 //! convenient is made of these in `pkg/src`.
 
 mod error;
+mod grants;
 mod replica;
 
 use iii_stream_core::{OpError, limits};
@@ -14,6 +15,7 @@ use wasm_bindgen::prelude::*;
 
 use error::coded_error;
 
+pub use grants::Grants;
 pub use replica::Replica;
 
 /// One failed op, as JavaScript sees it.

@@ -47,13 +47,13 @@ impl Replica {
         self.core.close(subscription);
     }
 
-    /// The text of the `join` message to send now.
+    /// The text of the `join` message to send now; it asks for operations where these are shorter, unless `deltas` is false.
     ///
     /// # Errors
     /// `subscription_unknown`.
-    pub fn join(&mut self, subscription: &str) -> Result<String, JsValue> {
+    pub fn join(&mut self, subscription: &str, deltas: Option<bool>) -> Result<String, JsValue> {
         self.core
-            .join(subscription, true)
+            .join(subscription, deltas.unwrap_or(true))
             .map_err(|error| thrown(&error))
     }
 

@@ -69,7 +69,7 @@ test("before init every function says what to do", () => {
 
 test("the bare name and the edge give the same functions", async () => {
   const [index, edge] = await Promise.all([installed("iii-stream"), installed("iii-stream/edge")]);
-  const names = ["Replica", "applyOps", "applyOpsJson", "errorCodes", "init", "limits"];
+  const names = ["Grants", "Replica", "applyOps", "applyOpsJson", "errorCodes", "init", "limits"];
   assert.deepEqual(Object.keys(core).sort(), names);
   assert.deepEqual(Object.keys(edge).sort(), names);
   for (const name of names) {

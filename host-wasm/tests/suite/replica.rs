@@ -25,7 +25,7 @@ fn code<T>(result: Result<T, JsValue>) -> String {
 fn following() -> Replica {
     let mut replica = Replica::new();
     replica.open("s1", "s", "g", None).expect("a new name");
-    replica.join("s1").expect("it is open");
+    replica.join("s1", None).expect("it is open");
     let page = r#"{"type":"stream","timestamp":1,"streamName":"s","groupId":"g","id":null,"subscriptionId":"s1","epoch":"e","seq":7,"event":{"type":"sync","mode":"snapshot","items":[{"id":"a","seq":7,"data":{"n":9007199254740993}}],"more":false}}"#;
     let received = replica.receive(page).expect("a frame");
     assert_eq!(received.as_deref(), Some(r#"{"synced":["s1"]}"#));
@@ -62,9 +62,17 @@ fn a_mutation_is_shown_and_its_echo_takes_its_place() {
     );
     replica.disconnect();
     assert_eq!(
-        replica.join("s1").expect("it is open"),
+        replica.join("s1", None).expect("it is open"),
         r#"{"type":"join","data":{"subscriptionId":"s1","streamName":"s","groupId":"g","version":2,"deltas":true,"core":1,"since":{"epoch":"e","seq":8}}}"#
     );
+}
+
+#[wasm_bindgen_test]
+fn whole_values_can_be_asked_for() {
+    let mut replica = following();
+    let join = |replica: &mut Replica, deltas| replica.join("s1", deltas).expect("it is open");
+    assert!(join(&mut replica, Some(true)).contains(r#""deltas":true"#));
+    assert!(!join(&mut replica, Some(false)).contains(r#""deltas":true"#));
 }
 
 #[wasm_bindgen_test]
@@ -89,7 +97,7 @@ fn errors_have_codes() {
         code(replica.open("s1", "s", "g", None)),
         "subscription_exists"
     );
-    assert_eq!(code(replica.join("s9")), "subscription_unknown");
+    assert_eq!(code(replica.join("s9", None)), "subscription_unknown");
     assert_eq!(code(replica.changes("s9")), "subscription_unknown");
     assert_eq!(code(replica.receive("{")), "frame_invalid");
     let data = r#"{"stream_name":"s","group_id":"g","item_id":"b","data":1}"#;

@@ -32,6 +32,7 @@ export interface StreamErrorDetails {
  * | `closed` | the client was closed |
  * | `core_unavailable` | the wasm module could not be loaded |
  * | `forbidden` | also: the connection was closed for good |
+ * | `grants_invalid` | the option `grants` is no list of grants; every edit is shown |
  * | `invalid_token` | the token function failed, took too long, or gave something other than a string |
  * | `listener_failed` | a listener of the application threw; `cause` is what it threw |
  * | `message_too_large` | the call is larger than the server takes |

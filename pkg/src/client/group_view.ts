@@ -47,12 +47,15 @@ export class GroupView<Value = JsonValue> extends View {
     return index === undefined ? undefined : items[index];
   }
 
-  /** Stores a value, creating the item where it is missing. */
+  /** Stores a value, creating the item where it is missing. It shows at once; what becomes of it is in the mutation's `settled`. */
   set(id: string, value: Value, options: SetOptions = {}): Mutation {
     return this.user.mutate(this, "stream::set", id, { data: value, if: options.if, ttl_ms: options.ttlMs });
   }
 
-  /** Applies operations to an item; where it is missing, to nothing. */
+  /**
+   * Applies operations to an item, as `[{ type: "increment", path: "count", by: 1 }]`; a missing item is made by them, out of nothing.
+   * Edits by others of the same item are kept, where a `set` would replace them.
+   */
   update(id: string, ops: readonly UpdateOp[], options: UpdateOptions = {}): Mutation {
     return this.user.mutate(this, "stream::update", id, { ops, if: options.if, ttl_ms: options.ttlMs, atomic: options.atomic });
   }
@@ -62,7 +65,10 @@ export class GroupView<Value = JsonValue> extends View {
     return this.user.mutate(this, "stream::delete", id, { if: options.if });
   }
 
-  /** Sends an event to whoever watches; it is not stored. `id`: the item that it is about. */
+  /**
+   * Sends an event to whoever watches, this client included (`onEvent`); it is not stored and changes no item. Like an edit it waits
+   * for a connection. `id`: the item that it is about.
+   */
   send(type: string, data: unknown, id?: string): Mutation {
     return this.user.mutate(this, "stream::send", id ?? null, { type, data });
   }

@@ -43,12 +43,12 @@ export class ItemView<Value = JsonValue> extends View {
     return this.#snapshot;
   }
 
-  /** Stores a value, creating the item where it is missing. */
+  /** Stores a value, creating the item where it is missing. It shows at once; what becomes of it is in the mutation's `settled`. */
   set(value: Value, options: SetOptions = {}): Mutation {
     return this.user.mutate(this, "stream::set", this.id, { data: value, if: options.if, ttl_ms: options.ttlMs });
   }
 
-  /** Applies operations to the item; where it is missing, to nothing. */
+  /** Applies operations to the item; a missing one is made by them, out of nothing. Edits by others are kept, where a `set` would replace them. */
   update(ops: readonly UpdateOp[], options: UpdateOptions = {}): Mutation {
     return this.user.mutate(this, "stream::update", this.id, { ops, if: options.if, ttl_ms: options.ttlMs, atomic: options.atomic });
   }

@@ -1,5 +1,6 @@
 // The pending mutations of one group in one tab, in order: shown, kept, confirmed or rolled back. Who sends them is `queue_sender.ts`.
 
+import type { Ability } from "../core/grants.js";
 import { background } from "./backoff.js";
 import { asStreamError, codeOf, StreamError } from "./errors.js";
 import { Identity, PendingMutation } from "./pending_mutation.js";
@@ -17,6 +18,8 @@ export interface QueueUser {
   readonly owner: string;
   /** Mutations that a group may have pending. */
   readonly pendingMax: number;
+  /** Whether the server grants this, as far as this client knows. */
+  may(ability: Ability, stream: string, group: string, item: string | undefined): boolean;
   /** What this tab shows has changed by its own doing. */
   shown(): void;
   /** What is shown may have changed by an answer. */
@@ -32,6 +35,10 @@ export interface Sender {
 
 /** How long a change is shown on that the application's route has confirmed without saying where it is in the group's order. */
 const ECHO_WAIT_MS = 5_000;
+
+const ABILITIES: ReadonlyMap<string, Ability> = new Map([
+  ["stream::set", "set"], ["stream::update", "update"], ["stream::delete", "delete"], ["stream::send", "send"],
+]);
 
 export class MutationQueue {
   /** Those that this tab sends, in order; the ones of a client follow one another. */
@@ -226,6 +233,13 @@ export class MutationQueue {
   #show(mutation: PendingMutation): boolean {
     const { replica } = this.#user;
     if (replica === undefined || mutation.isShown) return true;
+    const { functionId, itemId } = mutation;
+    const ability = ABILITIES.get(functionId);
+    if (ability !== undefined && !this.#user.may(ability, this.stream, this.group, itemId ?? undefined)) {
+      const refused = { code: "forbidden", message: `${functionId} is not granted to this client here` };
+      mutation.predicted = { errors: [], refused };
+      return true;
+    }
     try {
       const predicted = JSON.parse(replica.mutate(mutation.client, mutation.seq, mutation.functionId, mutation.data)) as Predicted;
       mutation.predicted = { errors: opErrorsOf(predicted.opErrors), refused: predicted.refused };

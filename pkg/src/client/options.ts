@@ -1,5 +1,6 @@
 // What a client can be told when it is made, with units and defaults.
 
+import type { Grant } from "../core/grants.js";
 import type { BackoffOptions } from "./backoff.js";
 import type { Token, WebSocketClass } from "./connection.js";
 import type { Schedule } from "./notifier.js";
@@ -29,9 +30,19 @@ export interface StreamClientOptions {
   readonly backoff?: BackoffOptions;
   /** When listeners are told of changes by others. Default: once per animation frame where the page is seen, else soon. */
   readonly schedule?: Schedule;
+  /**
+   * Whether changes may come as operations where these are shorter than the item's value; otherwise each comes with the whole value.
+   * What is shown is the same. Default `true`.
+   */
+  readonly deltas?: boolean;
+  /**
+   * What the server grants this client, if the page knows: an edit that it does not is not shown, and `mutation.predicted.refused`
+   * is `forbidden`. It is sent all the same: the server decides. Default: every edit is shown.
+   */
+  readonly grants?: readonly Grant[];
   /** How long a group or item is followed after its last listener has gone, in milliseconds. Default 1,000. */
   readonly lingerMs?: number;
-  /** Calls that wait for an answer at a time. Default 64. */
+  /** Calls, edits included, that are sent before the first of them is answered. The others wait their turn. Default 64. */
   readonly inFlightMax?: number;
   /** Mutations of a group that may be pending; beyond it edits are refused with `too_many_pending`. Default 10,000. */
   readonly pendingMax?: number;
@@ -43,7 +54,7 @@ export interface StreamClientOptions {
   readonly callsPerSecondMax?: number;
   /** UTF-8 bytes of a message, as the server's `message_bytes_max`. Default 1 MiB. */
   readonly messageBytesMax?: number;
-  /** A connection whose oldest mutation waits longer for its answer is given up, in milliseconds. Default 60,000. */
+  /** A connection whose oldest call waits longer for its answer is given up for another one, in milliseconds. Default 60,000. */
   readonly answerTimeoutMs?: number;
   /** Time for the token function, and for the handshake, in milliseconds. Default 20,000. */
   readonly connectTimeoutMs?: number;
@@ -53,19 +64,20 @@ export interface StreamClientOptions {
   readonly steadyMs?: number;
   /** Without Web Locks: a tab that was silent for so long is taken for gone, in milliseconds. Default 120,000. */
   readonly aliveTimeoutMs?: number;
-  /** How often it is looked for tabs that are gone, in milliseconds. Default 20,000. */
+  /** How often the storage is looked through for edits of tabs that are gone, in milliseconds. Default 20,000. */
   readonly adoptIntervalMs?: number;
   /** Makes the replica. Default: that of `iii-stream/core`, once its wasm is loaded. */
   readonly loadReplica?: () => Replica | Promise<Replica>;
 }
 
 /** Options with their defaults filled in. */
-export type Settings = Required<Omit<StreamClientOptions, "token" | "storage" | "send" | "WebSocket" | "schedule" | "loadReplica">>;
+export type Settings = Required<Omit<StreamClientOptions, "token" | "storage" | "send" | "grants" | "WebSocket" | "schedule" | "loadReplica">>;
 
 const DEFAULTS: Settings = {
   tokenVia: "protocol",
   sendTimeoutMs: 60_000,
   backoff: {},
+  deltas: true,
   lingerMs: 1_000,
   inFlightMax: 64,
   pendingMax: 10_000,

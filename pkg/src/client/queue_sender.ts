@@ -56,8 +56,11 @@ export class QueueSender implements Sender {
       for (const one of [...this.#queue.list]) this.#queue.refuse(one, refusal);
       return;
     }
-    const batch = this.#next();
+    const room = this.#transport.room(this.#inFlight);
+    const batch = this.#next(room);
     if (batch.length === 0) return;
+    // Many wait: rather few large batches than a transaction of the storage for each answer. There is more room with the next one.
+    if (batch.length === room && batch.length * 2 < this.#inFlight) return;
     this.#isMarking = true;
     void this.#queue.storage.markSent(batch).then(({ ours, gone }) => {
       this.#isMarking = false;
@@ -81,10 +84,9 @@ export class QueueSender implements Sender {
   }
 
   /** What may be sent now: of one client only, so that a refusal cannot let a later one through. */
-  #next(): PendingMutation[] {
+  #next(room: number): PendingMutation[] {
     const { list, stream, group } = this.#queue;
     const [head] = list;
-    const room = this.#transport.room(this.#inFlight);
     const batch: PendingMutation[] = [];
     for (const one of list) {
       if (batch.length >= room || one.client !== head?.client) break;

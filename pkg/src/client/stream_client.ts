@@ -1,5 +1,6 @@
 // The client: one connection, any number of live groups and items, and edits that show at once.
 
+import { Grants } from "../core/grants.js";
 import { Adoption } from "./adoption.js";
 import { background } from "./backoff.js";
 import { CallLane } from "./call_lane.js";
@@ -61,6 +62,7 @@ export class StreamClient {
   readonly #statusNews: Notified = { notify: () => this.#tell(this.#listeners, undefined) };
   readonly #endComeback: () => void;
   #replica: Replica | undefined;
+  #grants: Grants | undefined;
   #loading: Promise<void> | undefined;
   /** Whether the server takes calls, as far as is known of this connection. */
   #takesCalls: boolean | undefined;
@@ -112,6 +114,7 @@ export class StreamClient {
       },
       notifier: this.#notifier,
       lingerMs: settings.lingerMs,
+      deltas: settings.deltas,
       send: (text) => this.#connection.send(text),
       confirmed: (confirmed) => this.#queues.confirm(confirmed),
       heard: (server) => this.#heard(server),
@@ -134,6 +137,7 @@ export class StreamClient {
       store,
       owner: tab.owner,
       pendingMax: settings.pendingMax,
+      may: (...asked) => this.#grants?.may(...asked) ?? true,
       shown: () => this.#shown(),
       changed: () => this.#subscriptions.touched(),
       rejected: (mutation, error) => this.#tell(this.#rejectionListeners, { mutation, error }),
@@ -215,7 +219,7 @@ export class StreamClient {
 
   /**
    * Calls `listener` with what goes wrong beside the calls of the application: `protocol_error`, `storage_failed`, `invalid_token`,
-   * `listener_failed`, `core_unavailable`. Where nobody listens it is written to the console. Gives what ends that.
+   * `listener_failed`, `core_unavailable`, `grants_invalid`. Where nobody listens it is written to the console. Gives what ends that.
    */
   onError(listener: (error: StreamError) => void): () => void {
     return listen(this.#errorListeners, listener);
@@ -260,6 +264,8 @@ export class StreamClient {
     await this.#options.storage?.close().catch(() => {});
     this.#replica?.free();
     this.#replica = undefined;
+    this.#grants?.free();
+    this.#grants = undefined;
   }
 
   /** Loads the core, then connects if anything needs that. */
@@ -278,6 +284,7 @@ export class StreamClient {
           return;
         }
         this.#replica = replica;
+        this.#grants = this.#readGrants();
       } catch (error) {
         const failure = new StreamError("core_unavailable", `the core could not be loaded: ${asStreamError(error, "").message}`, {}, error);
         this.#loading = undefined;
@@ -291,6 +298,17 @@ export class StreamClient {
       this.#pumpWhenReady();
     };
     this.#loading ??= load();
+  }
+
+  #readGrants(): Grants | undefined {
+    const { grants } = this.#options;
+    if (grants === undefined) return undefined;
+    try {
+      return new Grants(grants);
+    } catch (error) {
+      this.#problem(new StreamError("grants_invalid", `the option \`grants\` is of no use: ${asStreamError(error, "").message}`, {}, error));
+      return undefined;
+    }
   }
 
   get #needsConnection(): boolean {

@@ -15,6 +15,8 @@ export interface SubscriptionsUser {
   readonly endedBy: StreamError | undefined;
   readonly notifier: Notifier;
   readonly lingerMs: number;
+  /** Whether changes may come as operations. */
+  readonly deltas: boolean;
   send(text: string): boolean;
   confirmed(confirmed: Confirmed): void;
   /** What kind of server answers. */
@@ -289,7 +291,7 @@ export class Subscriptions implements Notified {
     const { replica } = this.#user;
     if (replica === undefined || !this.#user.isOpen || isNameless(subscription)) return;
     subscription.askedAtMs ??= monotonicMs();
-    this.#user.send(replica.join(subscription.name));
+    this.#user.send(replica.join(subscription.name, this.#user.deltas));
   }
 
   #end(subscription: Subscription): void {

@@ -42,10 +42,11 @@ export class Replica {
   /**
    * The text of the `join` message to send now.
    *
+   * @param deltas whether changes may come as operations where these are shorter; otherwise each comes with the item's whole value
    * @throws an error of code `subscription_unknown`
    */
-  join(subscription: string): string {
-    return this.#wasm.join(subscription);
+  join(subscription: string, deltas = true): string {
+    return this.#wasm.join(subscription, deltas);
   }
 
   /** The connection is gone. What is shown stays; snapshots that were half read are dropped. */
