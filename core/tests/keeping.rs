@@ -211,7 +211,8 @@ proptest! {
         prop_assert_eq!(state(&mut a), state(&mut b));
 
         let after = run_all(&mut a, &third);
-        prop_assert_eq!(after.replies, run_all(&mut b, &third).replies);
+        // Where an item that is gone stood is known as long as the history reaches, which differs.
+        prop_assert_eq!(without_at(after.replies), without_at(run_all(&mut b, &third).replies));
         assert_same(&mut a, &mut b, true);
         prop_assert_eq!(state(&mut a), state(&mut b));
     }
@@ -284,6 +285,15 @@ proptest! {
         let mut group = Group::from_image("e".into(), &kept, limits).expect("an image");
         prop_assert!(group.restore_history(&past[..cut.index(past.len())]).is_err());
     }
+}
+
+/// The replies without the place that a duplicate tells of.
+fn without_at(replies: Vec<String>) -> Vec<String> {
+    let cut = |reply: String| match reply.split_once(r#","at":"#) {
+        Some((duplicate, _)) if reply.starts_with(r#"{"duplicate":"#) => duplicate.to_owned(),
+        _ => reply,
+    };
+    replies.into_iter().map(cut).collect()
 }
 
 fn set(id: &str, value: &str) -> Command {
