@@ -204,6 +204,7 @@ impl<'a> Reader<'a> {
         Some(())
     }
 
+    #[inline]
     fn string(&mut self, notes: &mut Notes) -> Option<()> {
         let bytes = self.text.as_bytes();
         if self.peek()? != b'"' {
@@ -298,6 +299,7 @@ impl Notes {
 }
 
 /// How many bytes come before the next that a JSON string cannot hold as itself. All of those are ASCII.
+#[inline]
 pub(crate) fn plain_bytes(bytes: &[u8]) -> usize {
     const HIGHS: u64 = u64::from_ne_bytes([0x80; 8]);
     const ONES: u64 = u64::from_ne_bytes([1; 8]);
