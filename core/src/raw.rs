@@ -204,6 +204,7 @@ impl<'a> Reader<'a> {
         Some(())
     }
 
+    #[inline]
     fn string(&mut self, notes: &mut Notes) -> Option<()> {
         let bytes = self.text.as_bytes();
         if self.peek()? != b'"' {
@@ -313,6 +314,7 @@ impl Notes {
 }
 
 /// How many bytes come before the next that a JSON string cannot hold as itself. All of those are ASCII.
+#[inline]
 pub(crate) fn plain_bytes(bytes: &[u8]) -> usize {
     let (words, tail) = bytes.as_chunks();
     let mut before = 0;

@@ -24,6 +24,9 @@ const TOUCHED_MAX: usize = 16;
 /// with those before it.
 const KEYS_MAX: usize = 128;
 
+/// Fields for which there is room at once.
+const FIELDS: usize = 16;
+
 /// Digits that a double always keeps.
 const DOUBLE_DIGITS: usize = 15;
 
@@ -35,7 +38,7 @@ pub(crate) fn apply_to_text(text: &str, ops: &Ops) -> Option<(String, Vec<OpErro
     let touches = touches(ops)?;
     let mut reader = Reader::new(text, 0);
     let (mut keys, mut inner_keys) = (Keys::new(), Keys::new());
-    let (mut fields, mut read) = (Vec::new(), Map::new());
+    let (mut fields, mut read) = (Vec::with_capacity(FIELDS), Map::new());
     reader.members(|key, value| {
         if !value.is_within(VALUE_DEPTH_MAX - 1) || !keys.add(key.as_bytes()) {
             return None;
@@ -195,6 +198,9 @@ fn part(out: &mut String, start: usize) {
 /// Whether a tidy value certainly stands there as it would be written.
 fn is_as_written(value: Raw<'_>, keys: &mut Keys) -> bool {
     let bytes = value.get().as_bytes();
+    if bytes.starts_with(b"\"") && !value.has_escapes() {
+        return true;
+    }
     keys.clear();
     let mut at = 0;
     while at < bytes.len() {
