@@ -15,8 +15,10 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 use sha2::{Digest, Sha256};
 
+use crate::fields::{kind_of, string_of};
 use crate::limits::{GRANT_PATTERNS_BYTES_MAX, GRANTS_MAX};
 use crate::name::GroupRef;
+use crate::raw::{Raw, Reader, members};
 
 /// Something that a client may be allowed to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -111,9 +113,8 @@ impl Grants {
     ///
     /// Errors: [`GrantError`] for everything else, fields that there are not and fields that repeat included.
     pub fn from_text(json: &str) -> Result<Self, GrantError> {
-        serde_json::from_str(json).map_err(|error| GrantError {
-            reason: error.to_string(),
-        })
+        // Not by serde: what words its errors would be a tenth of the wasm module.
+        read_list(json).map_err(|reason| GrantError { reason })
     }
 
     /// Whether `ability` is granted for an item. Without one, as for an event that names none, it takes a grant for all items
@@ -279,7 +280,137 @@ impl Abilities {
     }
 }
 
-/// A grant as it is written down.
+/// The abilities by their names.
+const ABILITIES: [(&str, Ability); 5] = [
+    ("read", Ability::Read),
+    ("set", Ability::Set),
+    ("update", Ability::Update),
+    ("delete", Ability::Delete),
+    ("send", Ability::Send),
+];
+
+/// Reads a list of grants; what is wrong with it, in words.
+fn read_list(json: &str) -> Result<Grants, String> {
+    let mut reader = Reader::new(json, 0);
+    let list = reader.value().filter(|_| reader.is_at_end());
+    let list = list.ok_or("the grants are not JSON")?.get();
+    if !list.starts_with('[') {
+        return Err(format!(
+            "a list of grants was expected, got {}",
+            kind_of(list)
+        ));
+    }
+    let mut bounded = Bounded::default();
+    for (index, grant) in members(list).enumerate() {
+        let grant = read_grant(grant.get()).map_err(|reason| format!("grant {index}: {reason}"))?;
+        bounded.push(grant)?;
+    }
+    Ok(Grants(bounded.grants))
+}
+
+fn read_grant(json: &str) -> Result<Grant, String> {
+    const NAMES: [&str; 4] = ["stream", "group", "item", "can"];
+    let mut fields = [None; NAMES.len()];
+    let mut fault = None;
+    let read = Reader::new(json, 0).members(|key, value| {
+        let Some(index) = NAMES.iter().position(|name| *name == key) else {
+            fault = Some(format!("there is no field `{key}`"));
+            return None;
+        };
+        if fields[index].replace(value).is_some() {
+            fault = Some(format!("field `{key}` is given twice"));
+            return None;
+        }
+        Some(())
+    });
+    if read.is_none() {
+        let got = || {
+            format!(
+                "an object with plain keys was expected, got {}",
+                kind_of(json)
+            )
+        };
+        return Err(fault.unwrap_or_else(got));
+    }
+    let mut patterns = [None, None, None];
+    for (index, pattern) in patterns.iter_mut().enumerate() {
+        if let Some(raw) = fields[index] {
+            *pattern = Some(read_pattern(NAMES[index], raw)?);
+        }
+    }
+    let can = fields[3].map(Raw::get);
+    if let Some(can) = can.filter(|can| !can.starts_with('[')) {
+        let got = kind_of(can);
+        return Err(format!(
+            "field `can` must be a list of abilities, got {got}"
+        ));
+    }
+    let mut abilities = Vec::new();
+    for name in members(can.unwrap_or("[]")) {
+        let found = ABILITIES.iter().find(|(known, _)| {
+            let text = string_of(name);
+            text.is_some_and(|text| text == *known)
+        });
+        let Some((_, ability)) = found else {
+            let name = string_of(name).map_or_else(|| name.get().to_string(), String::from);
+            return Err(format!(
+                "field `can`: there is no ability `{name}`, but read, set, update, delete and send"
+            ));
+        };
+        abilities.push(*ability);
+    }
+    let [stream, group, item] = patterns;
+    let grant = Grant {
+        stream: stream.ok_or("field `stream` is missing")?,
+        group: group.ok_or("field `group` is missing")?,
+        item: item.unwrap_or_default(),
+        can: Abilities::of(&abilities),
+    };
+    can.ok_or("field `can` is missing")?;
+    Ok(grant)
+}
+
+fn read_pattern(name: &str, raw: Raw<'_>) -> Result<Pattern, String> {
+    let Some(text) = string_of(raw) else {
+        let got = kind_of(raw.get());
+        return Err(format!(
+            "field `{name}` must be a string of whole characters, got {got}"
+        ));
+    };
+    if text.is_empty() {
+        return Err(format!("field `{name}`: a pattern must not be empty"));
+    }
+    Ok(Pattern(text.as_ref().into()))
+}
+
+/// Grants, of which there are no more than there may be.
+#[derive(Default)]
+struct Bounded {
+    grants: Vec<Grant>,
+    pattern_bytes: usize,
+}
+
+impl Bounded {
+    fn push(&mut self, grant: Grant) -> Result<(), String> {
+        if self.grants.len() == GRANTS_MAX {
+            return Err(format!("there are more than {GRANTS_MAX} grants"));
+        }
+        let patterns = [&grant.stream, &grant.group, &grant.item];
+        self.pattern_bytes += patterns
+            .map(|pattern| pattern.0.len())
+            .iter()
+            .sum::<usize>();
+        if GRANT_PATTERNS_BYTES_MAX < self.pattern_bytes {
+            return Err(format!(
+                "the patterns of all grants have more than {GRANT_PATTERNS_BYTES_MAX} bytes"
+            ));
+        }
+        self.grants.push(grant);
+        Ok(())
+    }
+}
+
+/// A grant as a configuration has it, where errors say where they are.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Written {
@@ -316,8 +447,7 @@ impl<'de> Visitor<'de> for GrantsVisitor {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Grants, A::Error> {
-        let mut grants = Vec::new();
-        let mut bytes = 0;
+        let mut bounded = Bounded::default();
         while let Some(written) = seq.next_element::<Written>()? {
             let grant = Grant {
                 stream: written.stream,
@@ -325,23 +455,9 @@ impl<'de> Visitor<'de> for GrantsVisitor {
                 item: written.item,
                 can: Abilities::of(&written.can),
             };
-            if grants.len() == GRANTS_MAX {
-                return Err(A::Error::custom(format!(
-                    "there are more than {GRANTS_MAX} grants"
-                )));
-            }
-            bytes += [&grant.stream, &grant.group, &grant.item]
-                .map(|pattern| pattern.0.len())
-                .iter()
-                .sum::<usize>();
-            if GRANT_PATTERNS_BYTES_MAX < bytes {
-                return Err(A::Error::custom(format!(
-                    "the patterns of all grants have more than {GRANT_PATTERNS_BYTES_MAX} bytes"
-                )));
-            }
-            grants.push(grant);
+            bounded.push(grant).map_err(A::Error::custom)?;
         }
-        Ok(Grants(grants))
+        Ok(Grants(bounded.grants))
     }
 }
 
@@ -495,23 +611,23 @@ mod tests {
         for (json, named) in [
             ("null", "a list of grants"),
             ("{}", "a list of grants"),
-            ("[1]", "integer `1`"),
+            ("[1]", "number"),
             ("[{}]", "`stream`"),
             (r#"[{"stream":"a","can":["read"]}]"#, "`group`"),
             (r#"[{"group":"a","can":["read"]}]"#, "`stream`"),
             (r#"[{"stream":"a","group":"b"}]"#, "`can`"),
-            (r#"[{"can":"read"}]"#, "string \"read\""),
+            (r#"[{"can":"read"}]"#, "got string"),
             (r#"[{"can":["write"]}]"#, "`write`"),
             (r#"[{"can":["Read"]}]"#, "`Read`"),
             (r#"[{"groups":"a","can":["read"]}]"#, "`groups`"),
             (r#"[{"group":"a","group":"b","can":["read"]}]"#, "`group`"),
             (r#"[{"group":null,"can":["read"]}]"#, "null"),
-            (r#"[{"group":7,"can":["read"]}]"#, "integer `7`"),
+            (r#"[{"group":7,"can":["read"]}]"#, "got number"),
             (r#"[{"group":"","can":["read"]}]"#, "empty"),
-            (r#"[{"group":"\ud800","can":["read"]}]"#, "hex escape"),
+            (r#"[{"group":"\ud800","can":["read"]}]"#, "whole characters"),
             (
                 r#"[{"stream":"*","group":"*","can":["read"]}] x"#,
-                "trailing",
+                "not JSON",
             ),
             (&many, "1000 grants"),
             (&long, "65536 bytes"),
