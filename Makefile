@@ -29,6 +29,8 @@ bench: setup pkg ## Measure the server, beside what else is installed, and the c
 	node tests/clients/bench.mjs
 	node pkg/bench/core.mjs
 	node pkg/bench/chromium.mjs
+	node pkg/bench/replica.mjs
+	node tests/clients/bench-tokens.mjs
 
 crash: setup ## Kill the server under load 200 times, then crash the store 20,000 times on a simulated disk (release)
 	cargo build --release --locked -p iii-stream

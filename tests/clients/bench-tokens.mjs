@@ -5,10 +5,13 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { performance } from 'node:perf_hooks';
 import { setTimeout as pause } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
 import { chromium } from 'playwright-core';
 import { startServer } from './harness.mjs';
 import { startSite } from './site.mjs';
 
+process.env.III_STREAM_BIN ??= fileURLToPath(new URL('../../target/release/iii-stream', import.meta.url));
+process.env.RUST_LOG ??= 'error';
 const APPENDS = Number(process.env.APPENDS ?? 5_000);
 const PER_SECOND = Number(process.env.PER_SECOND ?? 250);
 const WORD = 'token ';
