@@ -55,11 +55,16 @@ const OP_LIMITS: [Limit; 5] = [
 ];
 
 /// Constants of the core's `limits` that no update can meet, or that are no single number.
-const NOT_FOR_OPS: [&str; 4] = [
+const NOT_FOR_OPS: [&str; 9] = [
     "NAME_BYTES_MAX",
     "TTL_MS_MAX",
     "MUTATION_CLIENT_BYTES_MAX",
     "PROTO_KEYS",
+    "GRANTS_MAX",
+    "GRANT_PATTERNS_BYTES_MAX",
+    "JOIN_CLIENTS_MAX",
+    "REPLICA_PENDING_MAX",
+    "SUBSCRIPTION_ID_BYTES_MAX",
 ];
 
 fn merge_value(op: &Value) -> Option<&Value> {
