@@ -645,12 +645,13 @@ test('of a hundred groups on one connection only those lag that have passed it b
   await all(groups, (at) => call('set', { ...at, item_id: 'i', data: 0 }, by));
   for (const n of [3, 50, 99]) await untilMissed(narrow, by, groups[n]);
   connection.ws.resume();
-  await connection.until(() => [3, 50, 99].every((n) => views[n].resumes === 1), 'the three');
+  await connection.until(() => [3, 50, 99].every((n) => 0 < views[n].resumes), 'the three');
   const lasts = await all(groups, (at) => mark(by, at, 'end'));
   for (const [n, one] of views.entries()) {
     await connection.until(() => one.cursor === lasts[n], `group ${n}`);
     assertExact(one, 1, lasts[n], await standing(by, groups[n]), `group ${n}`);
-    assert.equal(one.resumes, [3, 50, 99].includes(n) ? 1 : 0);
+    // One of the three may lag a second time while the first is made good; the others never do.
+    assert.equal(0 < one.resumes, [3, 50, 99].includes(n));
   }
 });
 
