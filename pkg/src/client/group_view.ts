@@ -13,14 +13,12 @@ interface Placed<Value> {
 }
 
 /** A group, live. Made by {@link StreamClient.group}; followed while it has listeners. */
-export class GroupView<Value = JsonValue> extends View {
+export class GroupView<Value = JsonValue> extends View<GroupSnapshot<Value>> {
   override readonly id = null;
   /** In the order shown. */
   #placed: Placed<Value>[] = [];
   readonly #indexes = new Map<string, number>();
   #items: readonly StreamItem<Value>[] = [];
-  #snapshot: GroupSnapshot<Value> | undefined;
-  #told: GroupSnapshot<Value> | undefined;
 
   /** @internal */
   constructor(stream: string, group: string, user: ViewUser) {
@@ -33,11 +31,11 @@ export class GroupView<Value = JsonValue> extends View {
   }
 
   /** Everything at this moment, for `useSyncExternalStore` and the like. */
-  get snapshot(): GroupSnapshot<Value> {
+  override get snapshot(): GroupSnapshot<Value> {
     const changes = this.user.changes(this);
-    if (changes !== undefined && this.#apply(changes)) this.#snapshot = undefined;
-    this.#snapshot ??= { items: this.#items, ...this.standing };
-    return this.#snapshot;
+    if (changes !== undefined && this.#apply(changes)) this.made = undefined;
+    this.made ??= { items: this.#items, ...this.standing };
+    return this.made;
   }
 
   /** One of the items. */
@@ -74,24 +72,11 @@ export class GroupView<Value = JsonValue> extends View {
   }
 
   /** @internal */
-  protected override refresh(): boolean {
-    const { snapshot } = this;
-    if (snapshot === this.#told) return false;
-    this.#told = snapshot;
-    return true;
-  }
-
-  /** @internal */
-  protected override forget(): void {
-    this.#snapshot = undefined;
-  }
-
-  /** @internal */
   override clear(): void {
     this.#placed = [];
     this.#indexes.clear();
     this.#items = [];
-    this.#snapshot = undefined;
+    this.made = undefined;
   }
 
   /** Whether anything differs afterwards. */

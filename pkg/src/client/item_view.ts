@@ -5,10 +5,8 @@ import type { EditOptions, ItemSnapshot, JsonValue, Mutation, SetOptions, Stream
 import { View, type ViewUser } from "./view.js";
 
 /** An item, live. Made by {@link StreamClient.item}; followed while it has listeners. */
-export class ItemView<Value = JsonValue> extends View {
+export class ItemView<Value = JsonValue> extends View<ItemSnapshot<Value>> {
   #item: StreamItem<Value> | undefined;
-  #snapshot: ItemSnapshot<Value> | undefined;
-  #told: ItemSnapshot<Value> | undefined;
 
   /** @internal */
   constructor(stream: string, group: string, override readonly id: string, user: ViewUser) {
@@ -26,7 +24,7 @@ export class ItemView<Value = JsonValue> extends View {
   }
 
   /** Everything at this moment, for `useSyncExternalStore` and the like. */
-  get snapshot(): ItemSnapshot<Value> {
+  override get snapshot(): ItemSnapshot<Value> {
     const changes = this.user.changes(this);
     if (changes !== undefined) {
       const [changed] = changes.items;
@@ -37,10 +35,10 @@ export class ItemView<Value = JsonValue> extends View {
       } else if (changes.reset || changes.removed.length > 0) {
         this.#item = undefined;
       }
-      if (this.#item !== former) this.#snapshot = undefined;
+      if (this.#item !== former) this.made = undefined;
     }
-    this.#snapshot ??= { item: this.#item, ...this.standing };
-    return this.#snapshot;
+    this.made ??= { item: this.#item, ...this.standing };
+    return this.made;
   }
 
   /** Stores a value, creating the item where it is missing. It shows at once; what becomes of it is in the mutation's `settled`. */
@@ -64,21 +62,8 @@ export class ItemView<Value = JsonValue> extends View {
   }
 
   /** @internal */
-  protected override refresh(): boolean {
-    const { snapshot } = this;
-    if (snapshot === this.#told) return false;
-    this.#told = snapshot;
-    return true;
-  }
-
-  /** @internal */
-  protected override forget(): void {
-    this.#snapshot = undefined;
-  }
-
-  /** @internal */
   override clear(): void {
     this.#item = undefined;
-    this.#snapshot = undefined;
+    this.made = undefined;
   }
 }

@@ -22,12 +22,16 @@ export interface Standing {
 
 export const IDLE: Standing = { status: "idle", error: null };
 
-export abstract class View {
+export abstract class View<Snapshot extends object = object> {
   /** @internal */
   protected readonly user: ViewUser;
   readonly #listeners = new Set<(nothing: undefined) => void>();
   readonly #eventListeners = new Set<(event: StreamEvent) => void>();
   #standing: Standing = IDLE;
+  /** @internal What `snapshot` gave last; `undefined`: it has to be made anew. */
+  protected made: Snapshot | undefined;
+  /** What the listeners were told of last. */
+  #told: Snapshot | undefined;
 
   /** @internal */
   protected constructor(
@@ -42,6 +46,9 @@ export abstract class View {
 
   /** The item's name; `null` for a group. */
   abstract readonly id: string | null;
+
+  /** Everything at this moment, for `useSyncExternalStore` and the like. */
+  abstract get snapshot(): Snapshot;
 
   /** How the view stands. */
   get status(): ViewStatus {
@@ -73,7 +80,7 @@ export abstract class View {
   stand(standing: Standing): void {
     if (standing.status === this.#standing.status && standing.error === this.#standing.error) return;
     this.#standing = standing;
-    this.forget();
+    this.made = undefined;
   }
 
   /** @internal */
@@ -83,19 +90,16 @@ export abstract class View {
 
   /** @internal Tells the listeners, if there is something to tell. */
   notify(): void {
-    if (this.refresh()) this.#tell(this.#listeners, undefined);
+    const { snapshot } = this;
+    if (snapshot === this.#told) return;
+    this.#told = snapshot;
+    this.#tell(this.#listeners, undefined);
   }
 
   /** @internal */
   event(event: StreamEvent): void {
     this.#tell(this.#eventListeners, event);
   }
-
-  /** @internal Whether the snapshot is another one than at the last notification. */
-  protected abstract refresh(): boolean;
-
-  /** @internal The snapshot is out of date for a reason that `changes` does not know. */
-  protected abstract forget(): void;
 
   /** @internal Drops the contents: the view is not followed any more. */
   abstract clear(): void;
