@@ -4,21 +4,22 @@
 //! Whatever is not granted is not allowed, and grants that cannot be read to the last word are none at all: a misspelled
 //! field would otherwise grant more than was meant.
 
+mod pattern;
+mod reading;
+
+pub use pattern::Pattern;
+
 use alloc::borrow::Cow;
 use alloc::format;
-use alloc::string::{String, ToString};
+use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::fmt::{self, Write as _};
+use core::fmt::Write as _;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 use sha2::{Digest, Sha256};
 
-use crate::fields::{kind_of, string_of};
-use crate::limits::{GRANT_PATTERNS_BYTES_MAX, GRANTS_MAX};
 use crate::name::GroupRef;
-use crate::raw::{Raw, Reader, members};
 
 /// Something that a client may be allowed to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -60,10 +61,6 @@ struct Grant {
 /// A set of [`Ability`], one bit for each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Abilities(u8);
-
-/// Text in which `*` stands for any run of characters, none included. Everything else stands for itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pattern(Arc<str>);
 
 /// What of one group a client may read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,13 +105,14 @@ impl Grants {
     /// Reads a list of grants.
     ///
     /// Shape: `[{"stream":"chat","group":"room-*","item":"*","can":["read","set","update","delete","send"]}]`. Only `item` may be
-    /// left out, which is `*`; `null` and the empty text are no patterns. At most [`GRANTS_MAX`], whose patterns have at most
-    /// [`GRANT_PATTERNS_BYTES_MAX`] bytes together.
+    /// left out, which is `*`; `null` and the empty text are no patterns. At most
+    /// [`GRANTS_MAX`](crate::limits::GRANTS_MAX), whose patterns have at most
+    /// [`GRANT_PATTERNS_BYTES_MAX`](crate::limits::GRANT_PATTERNS_BYTES_MAX) bytes together.
     ///
     /// Errors: [`GrantError`] for everything else, fields that there are not and fields that repeat included.
     pub fn from_text(json: &str) -> Result<Self, GrantError> {
         // Not by serde: what words its errors would be a tenth of the wasm module.
-        read_list(json).map_err(|reason| GrantError { reason })
+        reading::read_list(json).map_err(|reason| GrantError { reason })
     }
 
     /// Whether `ability` is granted for an item. Without one, as for an event that names none, it takes a grant for all items
@@ -224,47 +222,6 @@ fn name_of(patterns: &[Pattern]) -> String {
     name
 }
 
-impl Pattern {
-    /// A pattern of this text.
-    pub fn new(text: &str) -> Self {
-        Self(text.into())
-    }
-
-    /// Whether it matches a name, found out in time proportional to the lengths of both: what stands between two stars is searched for once, from left to right, as
-    /// the first place where it stands leaves most to the rest.
-    pub fn matches(&self, name: &str) -> bool {
-        let mut parts = self.0.split('*');
-        let Some(rest) = parts.next().and_then(|head| name.strip_prefix(head)) else {
-            return false;
-        };
-        let Some(tail) = parts.next_back() else {
-            // There is no star.
-            return rest.is_empty();
-        };
-        let Some(mut rest) = rest.strip_suffix(tail) else {
-            return false;
-        };
-        for part in parts {
-            let Some(at) = rest.find(part) else {
-                return false;
-            };
-            rest = &rest[at + part.len()..];
-        }
-        true
-    }
-
-    /// Whether it matches whatever there is.
-    pub fn is_any(&self) -> bool {
-        self.0.bytes().all(|byte| byte == b'*')
-    }
-}
-
-impl Default for Pattern {
-    fn default() -> Self {
-        Self("*".into())
-    }
-}
-
 impl Abilities {
     fn of(abilities: &[Ability]) -> Self {
         let bits = abilities.iter().map(|&ability| Self::bit(ability));
@@ -280,190 +237,12 @@ impl Abilities {
     }
 }
 
-/// The abilities by their names.
-const ABILITIES: [(&str, Ability); 5] = [
-    ("read", Ability::Read),
-    ("set", Ability::Set),
-    ("update", Ability::Update),
-    ("delete", Ability::Delete),
-    ("send", Ability::Send),
-];
-
-/// Reads a list of grants; what is wrong with it, in words.
-fn read_list(json: &str) -> Result<Grants, String> {
-    let mut reader = Reader::new(json, 0);
-    let list = reader.value().filter(|_| reader.is_at_end());
-    let list = list.ok_or("the grants are not JSON")?.get();
-    if !list.starts_with('[') {
-        return Err(format!(
-            "a list of grants was expected, got {}",
-            kind_of(list)
-        ));
-    }
-    let mut bounded = Bounded::default();
-    for (index, grant) in members(list).enumerate() {
-        let grant = read_grant(grant.get()).map_err(|reason| format!("grant {index}: {reason}"))?;
-        bounded.push(grant)?;
-    }
-    Ok(Grants(bounded.grants))
-}
-
-fn read_grant(json: &str) -> Result<Grant, String> {
-    const NAMES: [&str; 4] = ["stream", "group", "item", "can"];
-    let mut fields = [None; NAMES.len()];
-    let mut fault = None;
-    let read = Reader::new(json, 0).members(|key, value| {
-        let Some(index) = NAMES.iter().position(|name| *name == key) else {
-            fault = Some(format!("there is no field `{key}`"));
-            return None;
-        };
-        if fields[index].replace(value).is_some() {
-            fault = Some(format!("field `{key}` is given twice"));
-            return None;
-        }
-        Some(())
-    });
-    if read.is_none() {
-        let got = || {
-            format!(
-                "an object with plain keys was expected, got {}",
-                kind_of(json)
-            )
-        };
-        return Err(fault.unwrap_or_else(got));
-    }
-    let mut patterns = [None, None, None];
-    for (index, pattern) in patterns.iter_mut().enumerate() {
-        if let Some(raw) = fields[index] {
-            *pattern = Some(read_pattern(NAMES[index], raw)?);
-        }
-    }
-    let can = fields[3].map(Raw::get);
-    if let Some(can) = can.filter(|can| !can.starts_with('[')) {
-        let got = kind_of(can);
-        return Err(format!(
-            "field `can` must be a list of abilities, got {got}"
-        ));
-    }
-    let mut abilities = Vec::new();
-    for name in members(can.unwrap_or("[]")) {
-        let found = ABILITIES.iter().find(|(known, _)| {
-            let text = string_of(name);
-            text.is_some_and(|text| text == *known)
-        });
-        let Some((_, ability)) = found else {
-            let name = string_of(name).map_or_else(|| name.get().to_string(), String::from);
-            return Err(format!(
-                "field `can`: there is no ability `{name}`, but read, set, update, delete and send"
-            ));
-        };
-        abilities.push(*ability);
-    }
-    let [stream, group, item] = patterns;
-    let grant = Grant {
-        stream: stream.ok_or("field `stream` is missing")?,
-        group: group.ok_or("field `group` is missing")?,
-        item: item.unwrap_or_default(),
-        can: Abilities::of(&abilities),
-    };
-    can.ok_or("field `can` is missing")?;
-    Ok(grant)
-}
-
-fn read_pattern(name: &str, raw: Raw<'_>) -> Result<Pattern, String> {
-    let Some(text) = string_of(raw) else {
-        let got = kind_of(raw.get());
-        return Err(format!(
-            "field `{name}` must be a string of whole characters, got {got}"
-        ));
-    };
-    if text.is_empty() {
-        return Err(format!("field `{name}`: a pattern must not be empty"));
-    }
-    Ok(Pattern(text.as_ref().into()))
-}
-
-/// Grants, of which there are no more than there may be.
-#[derive(Default)]
-struct Bounded {
-    grants: Vec<Grant>,
-    pattern_bytes: usize,
-}
-
-impl Bounded {
-    fn push(&mut self, grant: Grant) -> Result<(), String> {
-        if self.grants.len() == GRANTS_MAX {
-            return Err(format!("there are more than {GRANTS_MAX} grants"));
-        }
-        let patterns = [&grant.stream, &grant.group, &grant.item];
-        self.pattern_bytes += patterns
-            .map(|pattern| pattern.0.len())
-            .iter()
-            .sum::<usize>();
-        if GRANT_PATTERNS_BYTES_MAX < self.pattern_bytes {
-            return Err(format!(
-                "the patterns of all grants have more than {GRANT_PATTERNS_BYTES_MAX} bytes"
-            ));
-        }
-        self.grants.push(grant);
-        Ok(())
-    }
-}
-
-/// A grant as a configuration has it, where errors say where they are.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Written {
-    stream: Pattern,
-    group: Pattern,
-    #[serde(default)]
-    item: Pattern,
-    can: Vec<Ability>,
-}
-
-impl<'de> Deserialize<'de> for Pattern {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        if text.is_empty() {
-            return Err(D::Error::custom("a pattern must not be empty"));
-        }
-        Ok(Self(text.into()))
-    }
-}
-
-impl<'de> Deserialize<'de> for Grants {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_seq(GrantsVisitor)
-    }
-}
-
-struct GrantsVisitor;
-
-impl<'de> Visitor<'de> for GrantsVisitor {
-    type Value = Grants;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a list of grants")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Grants, A::Error> {
-        let mut bounded = Bounded::default();
-        while let Some(written) = seq.next_element::<Written>()? {
-            let grant = Grant {
-                stream: written.stream,
-                group: written.group,
-                item: written.item,
-                can: Abilities::of(&written.can),
-            };
-            bounded.push(grant).map_err(A::Error::custom)?;
-        }
-        Ok(Grants(bounded.grants))
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use alloc::string::ToString;
+
     use super::*;
+    use crate::limits::{GRANT_PATTERNS_BYTES_MAX, GRANTS_MAX};
 
     const GROUP: GroupRef<'_> = GroupRef {
         stream: "chat",
