@@ -157,14 +157,24 @@ impl Node {
 
     /// The connection, if there is one by `deadline`; else why not.
     pub(super) async fn connection(&self, deadline: Instant) -> Result<Arc<Connection>, Arc<str>> {
-        let mut link = self.link.subscribe();
-        let up = link.wait_for(|link| matches!(link, Link::Up(_)));
-        // A connection that is there is found also when the deadline is now.
-        let waited = tokio::time::timeout_at(deadline.into(), up).await;
-        if let Ok(Ok(up)) = waited
-            && let Link::Up(connection) = &*up
-        {
-            return Ok(connection.clone());
+        let (mut link, mut stop) = (self.link.subscribe(), self.stop.subscribe());
+        let up = async {
+            let up = link.wait_for(|link| matches!(link, Link::Up(_))).await;
+            match up.as_deref() {
+                Ok(Link::Up(connection)) => Some(connection.clone()),
+                _ => None,
+            }
+        };
+        let up = async {
+            tokio::select! {
+                // A connection that is there is found also when the deadline is now.
+                biased;
+                up = up => up,
+                _ = stop.wait_for(|stop| *stop) => None,
+            }
+        };
+        if let Ok(Some(connection)) = tokio::time::timeout_at(deadline.into(), up).await {
+            return Ok(connection);
         }
         match self.link() {
             Link::Up(connection) => Ok(connection),

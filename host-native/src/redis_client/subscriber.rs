@@ -80,6 +80,7 @@ impl Subscriber {
                 .await
                 .is_err()
             {
+                tokio::time::sleep(backoff.next()).await;
                 continue;
             }
             let address = self.node.address();

@@ -1,5 +1,7 @@
 //! One server: calls, pipelines, scripts, channels.
 
+use std::time::{Duration, Instant};
+
 use redis::Value;
 
 use super::heard::{Heard, message};
@@ -45,6 +47,10 @@ async fn calls_pipelines_and_scripts_are_answered() {
     assert!(client.is_up());
     client.close().await;
     assert!(!client.is_up());
+    let begin = Instant::now();
+    let closed = client.call(slot, command(&["GET", "a"])).await;
+    assert!(matches!(closed, Err(CallError::Unavailable { .. })));
+    assert!(begin.elapsed() < Duration::from_secs(1));
 }
 
 #[tokio::test]
