@@ -282,7 +282,7 @@ struct OpenHash {
     owner: Owner,
     /// Where its next piece begins; `None` after the last.
     cursor: Option<u64>,
-    piece: VecDeque<(Vec<u8>, Vec<u8>)>,
+    piece: Piece,
     /// How many fields the next piece is to have.
     fields: usize,
 }
@@ -325,15 +325,22 @@ impl ItemSource for RedisItems {
     }
 }
 
-type Piece = (u64, VecDeque<(Vec<u8>, Vec<u8>)>);
+/// A field's name and text.
+type Field = (Vec<u8>, Vec<u8>);
+
+type Piece = VecDeque<Field>;
 
 /// Asks, over a new connection if there is none.
-fn ask_anew(client: &Client, redis: &mut Option<Connection>, ask: &Cmd) -> RedisResult<Piece> {
+fn ask_anew(
+    client: &Client,
+    redis: &mut Option<Connection>,
+    ask: &Cmd,
+) -> RedisResult<(u64, Piece)> {
     let redis = match redis {
         Some(redis) => redis,
         None => redis.insert(connect(client)?),
     };
-    let (next, piece): (u64, Vec<(Vec<u8>, Vec<u8>)>) = ask.query(redis)?;
+    let (next, piece): (u64, Vec<Field>) = ask.query(redis)?;
     Ok((next, piece.into()))
 }
 
@@ -355,7 +362,7 @@ impl OpenHash {
     }
 
     /// Takes a piece, and makes the next one as large as pieces are meant to be.
-    fn take(&mut self, next: u64, piece: VecDeque<(Vec<u8>, Vec<u8>)>) {
+    fn take(&mut self, next: u64, piece: Piece) {
         let bytes: usize = piece
             .iter()
             .map(|(field, text)| field.len() + text.len())

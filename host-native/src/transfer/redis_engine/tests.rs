@@ -20,7 +20,7 @@ fn read(engine: &RedisEngine) -> (Vec<String>, Vec<String>) {
         match source.next_item() {
             Ok(None) => break,
             Ok(Some((entry, _))) => {
-                items.push(format!("{} = {}", entry.place, entry.value.as_str()))
+                items.push(format!("{} = {}", entry.place, entry.value.as_str()));
             }
             Err(error @ SourceError::Damaged { .. }) => errors.push(error.to_string()),
             Err(error) => panic!("{error}"),
