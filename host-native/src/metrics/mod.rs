@@ -77,6 +77,12 @@ metrics! {
         invocations_total: Counter = "iii_stream_invocations_total", "calls handed to workers";
         invocation_timeouts: Counter = "iii_stream_invocation_timeouts_total", "calls that a worker did not answer in time (invocation_timeout_ms)";
         trigger_calls_lost: Counter = "iii_stream_trigger_calls_lost_total", "trigger calls lost because too many waited (trigger_queue_max)";
+
+        cluster_instances: Gauge = "iii_stream_cluster_instances", "instances that share one Redis and are alive, with this one; 0 without Redis";
+        cluster_calls: Arc<Outcomes> = "iii_stream_cluster_calls_total", "calls of functions of other instances that ended; outcome is ok or the error code";
+        cluster_calls_in_flight: Gauge = "iii_stream_cluster_calls_in_flight", "calls of functions of other instances that are not answered yet";
+        cluster_call_seconds: Arc<Histogram<TimeBuckets>> = "iii_stream_cluster_call_seconds", "time from a call of a function of another instance to its answer";
+        cluster_calls_received: Counter = "iii_stream_cluster_calls_received_total", "calls that other instances asked this one for";
     }
 }
 
@@ -117,6 +123,14 @@ metrics! {
 }
 
 impl Metrics {
+    /// The counts of calls of functions of other instances.
+    pub fn forwarded(&self) -> Arc<FunctionCalls> {
+        Arc::new(FunctionCalls {
+            outcomes: self.cluster_calls.clone(),
+            seconds: self.cluster_call_seconds.clone(),
+        })
+    }
+
     /// The counts of one of the server's own functions.
     pub fn function(&self, id: &str) -> Arc<FunctionCalls> {
         Arc::new(FunctionCalls {
