@@ -18,6 +18,7 @@ pub use call::{
 pub use elsewhere::Elsewhere;
 pub use lane::{LaneContext, Waiting};
 pub use notice::Notices;
+pub(crate) use registry::is_custom_storage;
 pub use registry::{Conflict, Details, FunctionInfo, OwnerId, Registry};
 pub use session_trigger::{JoinTriggers, LeaveTriggers};
 pub use stand_ins::Identity;

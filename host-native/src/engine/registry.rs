@@ -272,28 +272,31 @@ impl Registry {
         }
     }
 
-    /// Calls a function of a worker of this instance: what another instance asks for. Never looks elsewhere, so that no call
-    /// goes in circles.
-    ///
-    /// Errors: gives `reply` back when no worker of this instance has the function.
-    pub fn invoke_of_worker(&self, call: &Call<'_>, reply: ReplyTo) -> Result<(), ReplyTo> {
+    /// Whether a worker of this instance has the function.
+    pub fn has_of_worker(&self, id: &str) -> bool {
+        let functions = self.functions.read();
+        let entry = functions.get(id);
+        entry.is_some_and(|entry| entry.owner != self.server)
+    }
+
+    /// Calls a function of a worker of this instance, as another instance asks for it, and says whether one has it. Never looks
+    /// elsewhere, so that no call goes in circles.
+    pub fn invoke_of_worker(&self, call: &Call<'_>, reply: impl FnOnce() -> ReplyTo) -> bool {
         let found = self
             .functions
             .read()
             .get(call.function_id)
             .filter(|entry| entry.owner != self.server)
             .map(|entry| entry.function.clone());
-        match found {
-            Some(function) => {
-                function.invoke(call, reply);
-                Ok(())
-            }
-            None => Err(reply),
+        let is_here = found.is_some();
+        if let Some(function) = found {
+            function.invoke(call, reply());
         }
+        is_here
     }
 }
 
 /// Whether a function keeps a stream, by its name: `stream::set(chat)`.
-fn is_custom_storage(id: &str) -> bool {
+pub(crate) fn is_custom_storage(id: &str) -> bool {
     id.starts_with("stream::") && id.ends_with(')')
 }
