@@ -245,6 +245,11 @@ impl RedisClient {
         matches!(self.node.link(), Link::Up(_))
     }
 
+    /// Whether the servers are a cluster.
+    pub fn is_cluster(&self) -> bool {
+        self.node.facts().is_cluster
+    }
+
     /// What can be said about Redis right now.
     pub fn report(&self) -> RedisReport {
         let facts = self.node.facts();
