@@ -186,6 +186,11 @@ impl RedisClient {
         self.topology.is_whole()
     }
 
+    /// Whether the servers are a cluster.
+    pub fn is_cluster(&self) -> bool {
+        self.node.facts().is_cluster
+    }
+
     /// What can be said about Redis right now.
     pub fn report(&self) -> RedisReport {
         let members = self.topology.members();
