@@ -5,6 +5,7 @@ mod deadlines;
 pub mod file;
 mod listing;
 mod memory;
+mod redis;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,6 +50,12 @@ pub enum StoreErrorCause {
     Behind,
     /// What is on the disk cannot be read.
     Damaged,
+    /// Redis is not there, and nothing was carried out.
+    Unavailable,
+    /// Redis did not answer: it may or may not have been carried out.
+    Unknown,
+    /// Others changed the same again and again.
+    Contended,
 }
 
 impl StoreErrorCause {
@@ -60,6 +67,9 @@ impl StoreErrorCause {
             Self::ReadOnly => Some("read_only"),
             Self::Behind => Some("behind"),
             Self::Damaged => Some("damaged"),
+            Self::Unavailable => Some("unavailable"),
+            Self::Unknown => Some("unknown"),
+            Self::Contended => Some("contended"),
         }
     }
 }
