@@ -1,6 +1,8 @@
 //! Where groups are kept: one trait at the level of commands, so that each store can be atomic in its own way.
 //! Knows no sockets and no functions.
 
+#[cfg(test)]
+mod contract;
 mod deadlines;
 pub mod file;
 mod listing;
@@ -47,15 +49,15 @@ pub enum StoreErrorCause {
     Full,
     /// The store takes no changes until a restart.
     ReadOnly,
-    /// Too much waits for the disk; the call may be tried again later.
+    /// Too much waits for the disk, or for Redis; the call may be tried again later.
     Behind,
-    /// What is on the disk cannot be read.
+    /// What is on the disk, or in Redis, cannot be read.
     Damaged,
-    /// Redis is not there, and nothing was carried out.
+    /// Redis is not there: surely nothing was done. The call may be tried again later.
     Unavailable,
-    /// Redis did not answer: it may or may not have been carried out.
+    /// Redis did not answer: the call may or may not have been carried out.
     Unknown,
-    /// Others changed the same again and again.
+    /// Others changed the item each time before it was this call's turn: nothing was done.
     Contended,
 }
 
