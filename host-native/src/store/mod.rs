@@ -5,6 +5,7 @@ mod deadlines;
 pub mod file;
 mod listing;
 mod memory;
+pub mod redis_compatible;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,8 +48,14 @@ pub enum StoreErrorCause {
     ReadOnly,
     /// Too much waits for the disk; the call may be tried again later.
     Behind,
-    /// What is on the disk cannot be read.
+    /// What is kept cannot be read.
     Damaged,
+    /// Redis cannot be asked now. Nothing was done.
+    Unavailable,
+    /// Redis was asked and did not answer: it may or may not have been done.
+    Unknown,
+    /// Others wrote the same again and again. Nothing was done.
+    Contended,
 }
 
 impl StoreErrorCause {
@@ -60,6 +67,9 @@ impl StoreErrorCause {
             Self::ReadOnly => Some("read_only"),
             Self::Behind => Some("behind"),
             Self::Damaged => Some("damaged"),
+            Self::Unavailable => Some("unavailable"),
+            Self::Unknown => Some("unknown"),
+            Self::Contended => Some("contended"),
         }
     }
 }
@@ -255,6 +265,12 @@ pub trait RelaySink: ChangeSink {
 /// Duties: commands on one group take effect one after another; each change is handed to the [`ChangeSink`] exactly
 /// once, in order, and not before it is as durable as the store promises; `done` is called after that.
 pub trait Store: Send + Sync {
+    /// Whether items have sequences and times to live, groups a history, and clients are remembered. Where not, whoever asks for
+    /// one of these must be refused before the store is asked.
+    fn keeps_versions(&self) -> bool {
+        true
+    }
+
     /// Carries out a command, or refuses it: see [`iii_stream_core::Group::commit`].
     fn commit(&self, group: GroupRef<'_>, command: Command, now_ms: u64, done: Done<Committed>);
 
