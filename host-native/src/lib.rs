@@ -18,6 +18,7 @@ pub mod hub;
 pub mod introspection;
 pub mod lifecycle;
 pub mod metrics;
+pub mod redis_client;
 pub mod server;
 pub mod socket;
 pub mod state;
