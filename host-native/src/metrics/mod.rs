@@ -84,6 +84,8 @@ metrics! {
         redis_reconnects: Counter = "iii_stream_redis_reconnects_total", "connections to Redis that were lost";
         redis_subscriptions: Gauge = "iii_stream_redis_subscriptions", "channels of Redis that are listened to now";
         redis_messages: Counter = "iii_stream_redis_messages_total", "messages received from channels of Redis";
+        redis_frames_unreadable: Counter = "iii_stream_redis_frames_unreadable_total", "with layout: compatible, messages of the channel stream::events that are no changes and were left out";
+        redis_items_unreadable: Counter = "iii_stream_redis_items_unreadable_total", "with layout: compatible, items left out of lists and syncs because their text in Redis is no JSON value";
     }
 }
 

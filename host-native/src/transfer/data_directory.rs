@@ -363,7 +363,12 @@ impl Flight {
                     present.broken.get_or_insert(error.message);
                 }
                 // Of one group.
-                StoreErrorCause::Other | StoreErrorCause::Behind | StoreErrorCause::Damaged => {
+                StoreErrorCause::Other
+                | StoreErrorCause::Behind
+                | StoreErrorCause::Damaged
+                | StoreErrorCause::Unavailable
+                | StoreErrorCause::Unknown
+                | StoreErrorCause::Contended => {
                     present.refused.push(Refused {
                         place,
                         origin,

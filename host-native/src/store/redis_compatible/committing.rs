@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use iii_stream_core::event::trigger_input;
-use iii_stream_core::{Change, Committed, Draft, GroupKey, Outcome, Reply};
+use iii_stream_core::{Change, Command, Committed, Draft, GroupKey, Json, Reply};
 use redis::Value;
 use tokio::time::Instant;
 
@@ -29,7 +29,7 @@ const ATTEMPTS_MAX: u32 = 100;
 const PAUSE_MAX: Duration = Duration::from_millis(32);
 
 /// A change, with the value before it where there was one.
-type Told = (Arc<Change>, Option<iii_stream_core::Json>);
+type Told = (Arc<Change>, Option<Json>);
 
 /// What came of an attempt to write.
 enum Written {
@@ -42,14 +42,18 @@ impl Shared {
     /// Carries out commands of one group, one after another, and tells their callers.
     pub(super) async fn commit(&self, group: &GroupKey, batch: Vec<Waiting>) {
         let deadline = Instant::now() + self.time_max();
-        match self.commit_by(group, &batch, deadline).await {
+        let (commands, callers): (Vec<_>, Vec<_>) = batch
+            .into_iter()
+            .map(|waiting| (waiting.command, waiting.done))
+            .unzip();
+        match self.commit_by(group, &commands, deadline).await {
             Ok(outcomes) => {
-                for (Waiting { done, .. }, outcome) in batch.into_iter().zip(outcomes) {
+                for (done, outcome) in callers.into_iter().zip(outcomes) {
                     done(outcome);
                 }
             }
             Err(error) => {
-                for Waiting { done, .. } in batch {
+                for done in callers {
                     done(Err(error.clone()));
                 }
             }
@@ -59,12 +63,12 @@ impl Shared {
     async fn commit_by(
         &self,
         group: &GroupKey,
-        batch: &[Waiting],
+        commands: &[Command],
         deadline: Instant,
     ) -> Result<Vec<Result<Committed, StoreError>>, StoreError> {
         let key = self.kept.key(group.as_ref());
         let slot = Slot::of(key.as_bytes());
-        let items = items_of(batch.iter().map(|waiting| &waiting.command));
+        let items = items_of(commands);
         let mut known = None;
         for attempt in 0..ATTEMPTS_MAX {
             if 0 < attempt && deadline <= Instant::now() {
@@ -74,7 +78,6 @@ impl Shared {
                 Some(known) => known,
                 None => self.read_fields(slot, &key, &items).await?,
             };
-            let commands = batch.iter().map(|waiting| &waiting.command);
             let decisions = decide_all(&key, &items, known_now, commands, &self.limits);
             if !decisions.do_something() {
                 return Ok(self.finish(group, decisions, Vec::new()));
@@ -147,7 +150,8 @@ impl Shared {
         let deadline_ms = self.client.now_ms(slot) + self.time_max().as_millis() as u64;
         let deadline_ms = deadline_ms.to_string();
         let count = decisions.fields.len().to_string();
-        let mut args: Vec<&[u8]> = vec![deadline_ms.as_bytes(), EVENTS.as_bytes(), count.as_bytes()];
+        let mut args: Vec<&[u8]> =
+            vec![deadline_ms.as_bytes(), EVENTS.as_bytes(), count.as_bytes()];
         for field in &decisions.fields {
             args.push(field.name.as_bytes());
             args.push(if field.before.is_some() { b"1" } else { b"0" });
@@ -243,8 +247,8 @@ impl Shared {
     }
 }
 
-fn old_of(reply: &Reply) -> Option<iii_stream_core::Json> {
-    Outcome::old(&reply.outcome).cloned()
+fn old_of(reply: &Reply) -> Option<Json> {
+    reply.outcome.old().cloned()
 }
 
 fn change_of(draft: Draft, timestamp: u64) -> Change {

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use hashbrown::HashMap;
+use iii_stream_core::command::Action;
 use iii_stream_core::{
-    Action, ClientState, Command, Current, Decision, Draft, GroupLimits, Json, Kind, Outcome,
-    Refusal, Reply, decide,
+    ClientState, Command, Current, Decision, Draft, GroupLimits, Json, Kind, Outcome, Refusal,
+    Reply, decide,
 };
 
 use crate::store::{StoreError, StoreErrorCause};
@@ -64,7 +65,7 @@ impl Decisions {
 }
 
 /// The items that commands are about, each once, without those of events, which touch nothing.
-pub(super) fn items_of<'c>(commands: impl Iterator<Item = &'c Command>) -> Vec<Arc<str>> {
+pub(super) fn items_of(commands: &[Command]) -> Vec<Arc<str>> {
     let mut items: Vec<Arc<str>> = Vec::new();
     let mut seen = hashbrown::HashSet::new();
     for command in commands {
@@ -82,11 +83,11 @@ fn touches(command: &Command) -> bool {
 }
 
 /// Decides. `key` is the hash's, for errors that name it.
-pub(super) fn decide_all<'c>(
+pub(super) fn decide_all(
     key: &str,
     items: &[Arc<str>],
     known: Known,
-    commands: impl Iterator<Item = &'c Command>,
+    commands: &[Command],
     limits: &GroupLimits,
 ) -> Decisions {
     let mut count = known.items;
@@ -105,6 +106,7 @@ pub(super) fn decide_all<'c>(
         .collect();
     let places: HashMap<Arc<str>, usize> = items.iter().cloned().zip(0..).collect();
     let commands = commands
+        .iter()
         .map(|command| {
             let place = command.item.as_ref().filter(|_| touches(command));
             let field = place
@@ -126,10 +128,7 @@ fn decide_one(
         Some(field) => field.now.clone()?,
         None => None,
     };
-    let current = current.map(|value| Current {
-        value,
-        seq: NO_SEQ,
-    });
+    let current = current.map(|value| Current { value, seq: NO_SEQ });
     let Decision {
         mut reply, draft, ..
     } = decide(current, command, ClientState::Unknown);

@@ -129,7 +129,9 @@ impl Hearing {
         };
         // Not while the state is held: subscribers that come hold the hub and ask for the state.
         if let Some(subscribers) = &self.subscribers {
-            missed.iter().for_each(|group| subscribers.missed(group, false));
+            missed
+                .iter()
+                .for_each(|group| subscribers.missed(group, false));
         }
     }
 
@@ -172,13 +174,17 @@ impl Hearing {
         self.metrics.redis_frames_unreadable.inc();
         let count = self.metrics.redis_frames_unreadable.get();
         if count.is_power_of_two() {
-            tracing::warn!(channel = EVENTS, count, "a message was left out that is no change: {error}");
+            tracing::warn!(
+                channel = EVENTS,
+                count,
+                "a message was left out that is no change: {error}"
+            );
         }
     }
 
     fn take_fence(&self, payload: &[u8], now_ms: u64) {
-        let token = std::str::from_utf8(payload).ok();
-        let Some(token) = token.and_then(|token| token.parse().ok()) else {
+        let text = std::str::from_utf8(payload).ok();
+        let Some(token) = text.and_then(|text| text.parse::<u64>().ok()) else {
             return;
         };
         let mut state = self.state.lock();

@@ -1,12 +1,13 @@
 //! The commands and reads of each group that wait for Redis, in order. Knows no Redis.
 
 use std::collections::VecDeque;
-
-use hashbrown::HashMap;
-use iii_stream_core::{Action, Change, Command, Committed, Draft, GroupKey};
-use futures_util::future::BoxFuture;
-use parking_lot::Mutex;
 use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use hashbrown::HashMap;
+use iii_stream_core::command::Action;
+use iii_stream_core::{Change, Command, Committed, Draft, GroupKey};
+use parking_lot::Mutex;
 
 use crate::store::{Done, StoreError, StoreErrorCause};
 
@@ -110,7 +111,8 @@ impl Queues {
         let mut groups = self.groups.lock();
         let is_first = !groups.contains_key(group);
         let queue = groups.entry_ref(group).or_default();
-        if self.commands_max <= queue.jobs.len() || (0 < queue.bytes && self.bytes_max <= queue.bytes)
+        if self.commands_max <= queue.jobs.len()
+            || (0 < queue.bytes && self.bytes_max <= queue.bytes)
         {
             let (jobs, bytes) = (queue.jobs.len(), queue.bytes);
             let message = format!(
