@@ -367,8 +367,8 @@ async fn announce_functions(
     directory: Arc<Directory>,
     notices: Arc<Notices>,
 ) {
-    loop {
-        registry.changed().await;
+    let mut changes = registry.changes();
+    while changes.changed().await.is_ok() {
         tokio::time::sleep(FUNCTIONS_CHANGED_PAUSE).await;
         notices.tell(|| directory.functions_changed());
     }

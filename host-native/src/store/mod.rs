@@ -1,6 +1,8 @@
 //! Where groups are kept: one trait at the level of commands, so that each store can be atomic in its own way.
 //! Knows no sockets and no functions.
 
+#[cfg(test)]
+mod contract;
 mod deadlines;
 pub mod file;
 mod listing;
