@@ -1,0 +1,3 @@
+//! The store in Redis, which many servers share.
+
+mod watching;
