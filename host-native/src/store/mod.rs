@@ -53,19 +53,11 @@ pub enum StoreErrorCause {
     Behind,
     /// What is kept cannot be read.
     Damaged,
-<<<<<<< HEAD
-    /// Redis cannot be asked now. Nothing was done.
-    Unavailable,
-    /// Redis was asked and did not answer: it may or may not have been done.
-    Unknown,
-    /// Others wrote the same again and again. Nothing was done.
-=======
     /// Redis is not there, and nothing was carried out.
     Unavailable,
     /// Redis did not answer: it may or may not have been carried out.
     Unknown,
     /// Others changed the same again and again.
->>>>>>> wt-c
     Contended,
 }
 
