@@ -7,7 +7,7 @@ mod deadlines;
 pub mod file;
 mod listing;
 mod memory;
-mod redis;
+pub mod redis;
 pub mod redis_compatible;
 
 use std::sync::Arc;
@@ -20,6 +20,7 @@ use iii_stream_core::{
 
 pub use file::{Durability, FileOptions, FileReadings, FileStore, OpenError};
 pub use memory::MemoryStore;
+pub use redis::RedisStore;
 
 /// Takes what became of a request, now or later, on any thread. It must not block.
 pub type Done<T> = Box<dyn FnOnce(Result<T, StoreError>) + Send>;
@@ -100,6 +101,8 @@ pub enum Condition {
     Full(String),
     /// Something failed: not until a restart.
     ReadOnly(String),
+    /// It is elsewhere and not there, for now: it cannot be read either.
+    Unavailable(String),
 }
 
 /// How a group, or one of its items, stands at one moment.

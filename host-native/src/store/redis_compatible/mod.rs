@@ -112,12 +112,12 @@ impl CompatibleStore {
     }
 
     /// A group has its first subscriber. To be called before anything of it is read.
-    pub fn came(&self, group: &GroupKey) {
+    pub fn watch(&self, group: &GroupKey) {
         self.shared.hearing.came(group);
     }
 
     /// A group has no subscribers any more.
-    pub fn went(&self, group: &GroupKey) {
+    pub fn unwatch(&self, group: &GroupKey) {
         self.shared.hearing.went(group);
     }
 

@@ -172,7 +172,7 @@ async fn fifty_writers_of_two_instances_lose_no_update() {
     let server = TestServer::start_with(&[]);
     let one = instance(&server, Kept::Streams, "e1").await;
     let mut other = instance(&server, Kept::Streams, "e2").await;
-    other.store.came(&GROUP.to_key());
+    other.store.watch(&GROUP.to_key());
     answer(|done| other.store.snapshot(GROUP, None, 1, done))
         .await
         .expect("a snapshot");
@@ -213,7 +213,7 @@ async fn a_lost_subscription_is_made_good() {
     }
     let server = TestServer::start_with(&[]);
     let mut ours = instance(&server, Kept::Streams, "e1").await;
-    ours.store.came(&GROUP.to_key());
+    ours.store.watch(&GROUP.to_key());
     answer(|done| ours.store.snapshot(GROUP, None, 1, done))
         .await
         .expect("a snapshot");
@@ -271,7 +271,7 @@ async fn a_change_of_a_worker_has_the_sequence_that_subscribers_see() {
     }
     let server = TestServer::start_with(&[]);
     let mut ours = instance(&server, Kept::Streams, "e1").await;
-    ours.store.came(&GROUP.to_key());
+    ours.store.watch(&GROUP.to_key());
     set(&*ours.store, "a", "1").await.expect("a set");
     let draft = Draft {
         item: Some("b".into()),

@@ -9,7 +9,7 @@ async fn an_engine_beside_us_sees_and_is_seen() {
     }
     let server = TestServer::start_with(&[]);
     let mut ours = instance(&server, Kept::Streams, "e1").await;
-    ours.store.came(&GROUP.to_key());
+    ours.store.watch(&GROUP.to_key());
     let mut engine = engine(&server);
     let () = engine
         .hset("stream:s:g", "z", r#"{"by":"engine"}"#)
@@ -199,7 +199,7 @@ async fn state_is_written_and_told_to_its_triggers_only() {
         stream: "state",
         group: "users",
     };
-    streams.store.came(&scope.to_key());
+    streams.store.watch(&scope.to_key());
     answer(|done| streams.store.snapshot(scope, None, 1, done))
         .await
         .expect("a snapshot");

@@ -84,7 +84,7 @@ async fn commands_come_to_the_same_as_in_memory() {
     }
     let server = TestServer::start_with(&[]);
     let mut ours = instance(&server, Kept::Streams, "e1").await;
-    ours.store.came(&GROUP.to_key());
+    ours.store.watch(&GROUP.to_key());
     // So that the subscription stands.
     answer(|done| ours.store.snapshot(GROUP, None, 1, done))
         .await
