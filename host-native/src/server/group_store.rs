@@ -271,7 +271,7 @@ fn on_redis(
         cache_bytes_max: config.cache_bytes_max,
     };
     match holding {
-        Holding::Streams { feed, triggers } => {
+        Holding::Streams { feed, triggers, .. } => {
             let store = RedisStore::new(client.clone(), options, Sinks::Channel, triggers);
             store.set_watching(feed, metrics.clone());
             store

@@ -50,15 +50,15 @@ pub enum StoreErrorCause {
     Full,
     /// The store takes no changes until a restart.
     ReadOnly,
-    /// Too much waits for the disk; the call may be tried again later.
+    /// Too much waits for the disk, or for Redis; the call may be tried again later.
     Behind,
-    /// What is kept cannot be read.
+    /// What is on the disk, or in Redis, cannot be read.
     Damaged,
-    /// Redis is not there, and nothing was carried out.
+    /// Redis is not there: surely nothing was done. The call may be tried again later.
     Unavailable,
-    /// Redis did not answer: it may or may not have been carried out.
+    /// Redis did not answer: the call may or may not have been carried out.
     Unknown,
-    /// Others changed the same again and again.
+    /// Others changed the item each time before it was this call's turn: nothing was done.
     Contended,
 }
 

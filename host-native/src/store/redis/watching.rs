@@ -15,16 +15,16 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use hashbrown::{DefaultHashBuilder, HashMap};
 use iii_stream_core::relay::read_message;
-use iii_stream_core::{GroupKey, GroupRef};
+use iii_stream_core::{GroupKey, GroupRef, Position};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 
-pub use watched::Logged;
 use watched::{Act, Mark, Watched};
 
+use super::Logged;
 use crate::metrics::Metrics;
 use crate::redis_client::{Channel, ChannelEvent, Listener, RedisClient};
-use crate::store::{RelaySink, StoreError, StoreErrorCause};
+use crate::store::{RelaySink, Resumed, Snapshot, SnapshotPage, StoreError, StoreErrorCause};
 
 /// The table is parted so that groups do not wait for each other. A power of two.
 const SHARDS: usize = 64;
@@ -53,6 +53,37 @@ pub(super) trait Histories: Send + Sync {
         group: GroupRef<'a>,
         after_seq: Option<u64>,
     ) -> BoxFuture<'a, Result<Logged, StoreError>>;
+}
+
+/// What is read of a group.
+pub(super) trait Placed {
+    /// Where in which history it is; `None` where it fits any.
+    fn place(&self) -> Option<(&str, u64)>;
+}
+
+impl Placed for Snapshot {
+    fn place(&self) -> Option<(&str, u64)> {
+        Some((&self.epoch, self.seq))
+    }
+}
+
+impl Placed for SnapshotPage {
+    fn place(&self) -> Option<(&str, u64)> {
+        Some((&self.epoch, self.seq))
+    }
+}
+
+impl Placed for Option<Resumed> {
+    fn place(&self) -> Option<(&str, u64)> {
+        let resumed = self.as_ref()?;
+        Some((&resumed.epoch, resumed.seq))
+    }
+}
+
+impl Placed for Position {
+    fn place(&self) -> Option<(&str, u64)> {
+        Some((&self.epoch, self.seq))
+    }
 }
 
 /// See the module.
@@ -147,17 +178,17 @@ impl Watching {
     }
 
     /// Reads a group for somebody who follows its changes: not before these are heard, and again where what was read is of
-    /// another history than they are. `place` tells where a result is; `None` fits any.
+    /// another history than they are.
     ///
     /// Errors: those of `read`; [`StoreErrorCause::Unavailable`] where the changes cannot be heard in time;
     /// [`StoreErrorCause::Contended`] where the history does not come to rest.
     pub(super) async fn read<T, F>(
         &self,
         group: GroupRef<'_>,
-        mut read: impl FnMut() -> F,
-        place: impl for<'t> Fn(&'t T) -> Option<(&'t str, u64)>,
+        read: impl Fn() -> F,
     ) -> Result<T, StoreError>
     where
+        T: Placed,
         F: Future<Output = Result<T, StoreError>>,
     {
         for _ in 0..ATTEMPTS_MAX {
@@ -173,7 +204,7 @@ impl Watching {
                 ));
             };
             let found = read().await?;
-            match place(&found) {
+            match found.place() {
                 Some((epoch, seq)) if !watch.is_fresh(mark, epoch, seq) => {}
                 _ => return Ok(found),
             }

@@ -10,22 +10,13 @@ use std::sync::Arc;
 use iii_stream_core::relay::{Relayed, RelayedChange};
 use iii_stream_core::{Change, Position};
 
+use crate::store::redis::Logged;
+
 /// Changes of one group that wait for a read.
 pub(super) const HELD_CHANGES_MAX: usize = 10_000;
 
 /// Bytes of messages of one group that wait for a read. One message is always held.
 pub(super) const HELD_BYTES_MAX: usize = 16 << 20;
-
-/// Where a group's history is, and what is known of it since a sequence.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Logged {
-    /// Names the history.
-    pub epoch: Arc<str>,
-    /// Its last change.
-    pub seq: u64,
-    /// The changes after the sequence that was asked for, in order; `None` where they are not known any more.
-    pub changes: Option<Vec<Arc<Change>>>,
-}
 
 /// What is to be done, in this order.
 #[derive(Clone, Debug, PartialEq, Eq)]
