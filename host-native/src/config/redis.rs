@@ -30,7 +30,7 @@ pub struct RedisConfig {
     pub connect_time_max: Duration,
     /// Commands of one group that wait.
     pub queue_commands_max: usize,
-    /// Bytes of them.
+    /// Bytes of the commands of one group that wait.
     pub queue_bytes_max: usize,
     /// Bytes of what is known of groups.
     pub cache_bytes_max: usize,
@@ -207,7 +207,7 @@ impl RedisEntry {
                 self.queue_commands_max.as_ref(),
                 100_000,
             )?,
-            queue_bytes_max: count("queue_bytes_max", self.queue_bytes_max.as_ref(), 256 * MIB)?,
+            queue_bytes_max: count("queue_bytes_max", self.queue_bytes_max.as_ref(), 64 * MIB)?,
             cache_bytes_max: count("cache_bytes_max", self.cache_bytes_max.as_ref(), 128 * MIB)?,
             heartbeat,
             instance_gone_time: gone.max(heartbeat * 3),
