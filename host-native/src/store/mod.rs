@@ -100,6 +100,8 @@ pub enum Condition {
     Full(String),
     /// Something failed: not until a restart.
     ReadOnly(String),
+    /// It is elsewhere and not there, for now: it cannot be read either.
+    Unavailable(String),
 }
 
 /// How a group, or one of its items, stands at one moment.
