@@ -190,6 +190,11 @@ impl RedisClient {
         self.topology.is_whole()
     }
 
+    /// Whether the servers are a cluster.
+    pub fn is_cluster(&self) -> bool {
+        self.topology.is_cluster()
+    }
+
     /// What can be said about Redis right now.
     pub fn report(&self) -> RedisReport {
         let members = self.topology.members();

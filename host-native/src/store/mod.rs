@@ -1,10 +1,14 @@
 //! Where groups are kept: one trait at the level of commands, so that each store can be atomic in its own way.
 //! Knows no sockets and no functions.
 
+#[cfg(test)]
+mod contract;
 mod deadlines;
 pub mod file;
 mod listing;
 mod memory;
+pub mod redis;
+pub mod redis_compatible;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +20,7 @@ use iii_stream_core::{
 
 pub use file::{Durability, FileOptions, FileReadings, FileStore, OpenError};
 pub use memory::MemoryStore;
+pub use redis::RedisStore;
 
 /// Takes what became of a request, now or later, on any thread. It must not block.
 pub type Done<T> = Box<dyn FnOnce(Result<T, StoreError>) + Send>;
@@ -45,10 +50,16 @@ pub enum StoreErrorCause {
     Full,
     /// The store takes no changes until a restart.
     ReadOnly,
-    /// Too much waits for the disk; the call may be tried again later.
+    /// Too much waits for the disk, or for Redis; the call may be tried again later.
     Behind,
-    /// What is on the disk cannot be read.
+    /// What is on the disk, or in Redis, cannot be read.
     Damaged,
+    /// Redis is not there: surely nothing was done. The call may be tried again later.
+    Unavailable,
+    /// Redis did not answer: the call may or may not have been carried out.
+    Unknown,
+    /// Others changed the item each time before it was this call's turn: nothing was done.
+    Contended,
 }
 
 impl StoreErrorCause {
@@ -60,6 +71,9 @@ impl StoreErrorCause {
             Self::ReadOnly => Some("read_only"),
             Self::Behind => Some("behind"),
             Self::Damaged => Some("damaged"),
+            Self::Unavailable => Some("unavailable"),
+            Self::Unknown => Some("unknown"),
+            Self::Contended => Some("contended"),
         }
     }
 }
@@ -87,6 +101,8 @@ pub enum Condition {
     Full(String),
     /// Something failed: not until a restart.
     ReadOnly(String),
+    /// It is elsewhere and not there, for now: it cannot be read either.
+    Unavailable(String),
 }
 
 /// How a group, or one of its items, stands at one moment.
@@ -238,11 +254,29 @@ pub trait ChangeSink: Send + Sync {
     fn publish(&self, group: &GroupKey, change: Arc<Change>, old: Option<&Json>);
 }
 
+/// Takes changes of each group in order too, from a store in which other servers write as well: so some may get lost on their
+/// way, and the history may turn out to be another one.
+pub trait RelaySink: ChangeSink {
+    /// Learns that changes of `group` cannot be told; `events` says whether there may have been custom events among them, which no
+    /// later state tells of.
+    fn missed(&self, group: &GroupKey, events: bool);
+
+    /// Learns that the history of `group` begins anew, or goes on earlier than it was, and is at `at` now. The changes that come
+    /// are later than that.
+    fn restarted(&self, group: &GroupKey, at: &Position);
+}
+
 /// A place where groups are kept.
 ///
 /// Duties: commands on one group take effect one after another; each change is handed to the [`ChangeSink`] exactly
 /// once, in order, and not before it is as durable as the store promises; `done` is called after that.
 pub trait Store: Send + Sync {
+    /// Whether items have sequences and times to live, groups a history, and clients are remembered. Where not, whoever asks for
+    /// one of these must be refused before the store is asked.
+    fn keeps_versions(&self) -> bool {
+        true
+    }
+
     /// Carries out a command, or refuses it: see [`iii_stream_core::Group::commit`].
     fn commit(&self, group: GroupRef<'_>, command: Command, now_ms: u64, done: Done<Committed>);
 
