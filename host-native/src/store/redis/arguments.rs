@@ -20,6 +20,16 @@ impl Arguments {
         self.write(|out| drop(write!(out, "{number}")));
     }
 
+    /// Several numbers in one argument, as Lua has them.
+    pub(super) fn push_packed(&mut self, numbers: &[u64]) {
+        self.write(|out| {
+            for number in numbers {
+                // What is beyond 2^53 is a bound that nothing reaches.
+                out.extend_from_slice(&(*number as f64).to_be_bytes());
+            }
+        });
+    }
+
     /// A field of the group's hash: its kind and a name.
     pub(super) fn push_field(&mut self, kind: u8, name: &str) {
         self.write(|out| {

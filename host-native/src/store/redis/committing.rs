@@ -231,28 +231,32 @@ impl Shared {
             after_seq: known.seq,
         };
         let limits = &self.options.limits;
+        let (changes_max, history_bytes_max) = self.history_bounds();
         let mut arguments = Arguments::default();
-        arguments.push(self.replication_id(slot).as_bytes());
+        arguments.push_packed(&[
+            sent.deadline_ms,
+            self.floor_ms().max(known.latest_ms),
+            limits.items_max as u64,
+            limits.bytes_max as u64,
+            limits.client_records_max as u64,
+            changes_max as u64,
+            history_bytes_max as u64,
+            MESSAGE_BODY_BYTES_MAX,
+            REPLY_BYTES_MAX,
+            EMPTY_MS,
+            batch.items.len() as u64,
+            batch.clients.len() as u64,
+        ]);
         arguments.push(&sent.name);
-        arguments.push_number(sent.deadline_ms);
-        arguments.push_number(self.floor_ms().max(known.latest_ms));
+        arguments.push(self.replication_id(slot).as_bytes());
         arguments.push(known.epoch.as_deref().unwrap_or("*"));
-        for limit in [
-            limits.items_max,
-            limits.bytes_max,
-            limits.client_records_max,
-        ] {
-            arguments.push_number(limit as u64);
-        }
-        let (changes_max, bytes_max) = self.history_bounds();
-        arguments.push_number(changes_max as u64);
-        arguments.push_number(bytes_max as u64);
-        arguments.push(if self.options.keeps_history { "1" } else { "0" });
-        arguments.push(match self.sinks {
-            Sinks::AtOnce(_) => "-",
-            Sinks::Channel if self.client.is_cluster() => "S",
-            Sinks::Channel => "P",
-        });
+        let publishing = match self.sinks {
+            Sinks::AtOnce(_) => '-',
+            Sinks::Channel if self.client.is_cluster() => 'S',
+            Sinks::Channel => 'P',
+        };
+        let keeps_bodies = u8::from(self.options.keeps_history);
+        arguments.push(format!("{keeps_bodies}{publishing}"));
         arguments.push(&*line.keys.channel);
         if self.triggered.is_triggered(&line.key.stream) {
             arguments.push(self.keys.stream_channel(&line.key.stream));
@@ -260,11 +264,6 @@ impl Shared {
             arguments.push("");
         }
         arguments.push(&line.keys.name);
-        arguments.push_number(MESSAGE_BODY_BYTES_MAX);
-        arguments.push_number(REPLY_BYTES_MAX);
-        arguments.push_number(EMPTY_MS);
-        arguments.push_number(batch.items.len() as u64);
-        arguments.push_number(batch.clients.len() as u64);
         debug_assert_eq!(arguments.len(), COMMIT_GROUP_ARGS);
         for item in &batch.items {
             arguments.push_field(b'h', item);

@@ -59,15 +59,17 @@ impl Entry {
         let mut fields = entry.parts()?;
         while 0 < fields.len() {
             match fields.text()?.as_str() {
-                "t" => read.timestamp = number(&fields.text()?)?,
-                "b" => {
-                    let base = fields.text()?;
-                    read.base = match base.as_str() {
+                "h" => {
+                    let about = fields.text()?;
+                    let mut about = about.split(' ');
+                    let mut next = || about.next().ok_or_else(|| damaged("an entry of a history"));
+                    read.timestamp = number(next()?)?;
+                    read.base = match next()? {
                         "-" => None,
                         base => Some(number(base)?),
                     };
+                    read.batch = next()?.to_owned();
                 }
-                "i" => read.batch = fields.text()?,
                 "d" => read.body = Some(fields.bytes()?),
                 _ => drop(fields.bytes()?),
             }

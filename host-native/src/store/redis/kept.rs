@@ -1,4 +1,4 @@
-//! What a group's hash holds beside values: the group's meta and the heads of items, as text that the scripts write.
+//! What a group's hash holds beside values: the group's meta and the heads of items, as the scripts write them.
 
 use std::sync::Arc;
 
@@ -21,23 +21,19 @@ pub(super) struct Meta {
 }
 
 impl Meta {
-    pub(super) fn read(text: &[u8]) -> Result<Self, StoreError> {
+    pub(super) fn read(bytes: &[u8]) -> Result<Self, StoreError> {
         let read = || {
-            let mut fields = std::str::from_utf8(text).ok()?.split(' ');
-            let (epoch, replication_id) = (fields.next()?.into(), fields.next()?.into());
-            let mut numbers = [0; 12];
-            for number in &mut numbers {
-                *number = fields.next()?.parse().ok()?;
-            }
-            let [seq, event_ms, _, sync_ms, items, _, _, _, first, ..] = numbers;
-            fields.next().is_none().then_some(Self {
-                epoch,
-                replication_id,
-                seq,
-                event_ms,
-                sync_ms,
-                items,
-                first,
+            let ([seq, event_ms, _, sync_ms, items, _, _, _, first, ..], names) =
+                numbers::<12>(bytes)?;
+            let (epoch, replication_id) = std::str::from_utf8(names).ok()?.split_once(' ')?;
+            Some(Self {
+                epoch: epoch.into(),
+                replication_id: replication_id.into(),
+                seq: seq?,
+                event_ms: event_ms?,
+                sync_ms: sync_ms?,
+                items: items?,
+                first: first?,
             })
         };
         read().ok_or_else(|| damaged("the field `m` of a group"))
@@ -62,21 +58,26 @@ pub(super) struct Head {
 }
 
 impl Head {
-    pub(super) fn read(text: &[u8]) -> Result<Self, StoreError> {
+    pub(super) fn read(bytes: &[u8]) -> Result<Self, StoreError> {
         let read = || {
-            let mut fields = std::str::from_utf8(text).ok()?.split(' ');
-            let mut number = || match fields.next()? {
-                "-" => Some(None),
-                field => field.parse::<u64>().ok().map(Some),
-            };
-            let (seq, created_seq, timestamp) = (number()??, number()??, number()??);
-            let (_heard_ms, heard_seq) = (number()??, number()??);
-            let (ttl_ms, expires_ms, _bytes) = (number()?, number()?, number()??);
-            fields.next().is_none().then_some(Self {
-                seq,
-                created_seq,
-                timestamp,
-                heard_seq,
+            let (
+                [
+                    seq,
+                    created_seq,
+                    timestamp,
+                    _,
+                    heard_seq,
+                    ttl_ms,
+                    expires_ms,
+                    _,
+                ],
+                rest,
+            ) = numbers::<8>(bytes)?;
+            rest.is_empty().then_some(Self {
+                seq: seq?,
+                created_seq: created_seq?,
+                timestamp: timestamp?,
+                heard_seq: heard_seq?,
                 ttl_ms,
                 expires_ms,
             })
@@ -94,6 +95,24 @@ impl Head {
             expires_ms: self.expires_ms,
         })
     }
+}
+
+/// The first numbers of some bytes, and the rest. Scripts write them as they are in Lua; -1 is none.
+fn numbers<const N: usize>(bytes: &[u8]) -> Option<([Option<u64>; N], &[u8])> {
+    let mut rest = bytes;
+    let mut numbers = [None; N];
+    for number in &mut numbers {
+        let (first, after) = rest.split_first_chunk()?;
+        rest = after;
+        let written = f64::from_be_bytes(*first);
+        if written != -1.0 {
+            // Whole numbers below 2^53 are exact.
+            let is_whole =
+                (0.0..9_007_199_254_740_992.0).contains(&written) && written.fract() == 0.0;
+            *number = Some(is_whole.then_some(written as u64)?);
+        }
+    }
+    Some((numbers, rest))
 }
 
 /// A value, as the field `v` and the id holds it. No checksum vouches for it, so it is checked again.
@@ -115,29 +134,47 @@ pub(super) fn damaged(what: &str) -> StoreError {
 mod tests {
     use super::*;
 
+    fn written(numbers: &[f64], names: &str) -> Vec<u8> {
+        let mut bytes: Vec<u8> = numbers
+            .iter()
+            .flat_map(|number| number.to_be_bytes())
+            .collect();
+        bytes.extend_from_slice(names.as_bytes());
+        bytes
+    }
+
     #[test]
     fn what_a_script_writes_is_read() {
-        let meta = Meta::read(b"e1 r1 7 100 90 80 2 30 5 4 6 0 320 0").expect("meta");
-        assert_eq!((&*meta.epoch, meta.seq, meta.first), ("e1", 7, 6));
+        let numbers = [
+            7.0, 100.0, 90.0, 80.0, 2.0, 30.0, 5.0, 4.0, 6.0, 0.0, 320.0, 0.0,
+        ];
+        let meta = Meta::read(&written(&numbers, "e1 r1")).expect("meta");
+        assert_eq!((&*meta.epoch, &*meta.replication_id), ("e1", "r1"));
+        assert_eq!((meta.seq, meta.first), (7, 6));
         assert_eq!((meta.latest_ms(), meta.items), (100, 2));
-        let head = Head::read(b"7 5 100 101 8 - - 12").expect("a head");
+        let head = written(&[7.0, 5.0, 100.0, 101.0, 8.0, -1.0, -1.0, 12.0], "");
+        let head = Head::read(&head).expect("a head");
         assert_eq!((head.seq, head.created_seq, head.heard_seq), (7, 5, 8));
         assert_eq!((head.ttl_ms, head.expires_ms), (None, None));
-        let head = Head::read(b"7 5 100 101 8 50 150 12").expect("a head");
+        let head = written(&[7.0, 5.0, 100.0, 101.0, 8.0, 50.0, 150.0, 12.0], "");
+        let head = Head::read(&head).expect("a head");
         assert_eq!((head.ttl_ms, head.expires_ms), (Some(50), Some(150)));
     }
 
     #[test]
     fn what_nobody_wrote_is_damage() {
-        for text in [
-            "",
-            "e1",
-            "e1 r1 7 100 90 80 2 30 5 4 6 0 320",
-            "7 5 - - 8 - - 12",
-        ] {
+        let wrong = [
+            Vec::new(),
+            b"e1 r1".to_vec(),
+            written(&[7.0; 12], "e1"),
+            written(&[-1.0; 12], "e1 r1"),
+            written(&[0.5; 8], ""),
+            written(&[-1.0; 8], ""),
+        ];
+        for bytes in wrong {
             let causes = [
-                Meta::read(text.as_bytes()).map(|_| ()),
-                Head::read(text.as_bytes()).map(|_| ()),
+                Meta::read(&bytes).map(|_| ()),
+                Head::read(&bytes).map(|_| ()),
             ];
             for result in causes {
                 assert_eq!(

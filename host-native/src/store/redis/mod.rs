@@ -358,7 +358,8 @@ impl Shared {
     /// Until when Redis may begin with what is sent now, in Unix milliseconds of its clock.
     fn deadline_ms(&self, slot: Slot) -> u64 {
         let wait = self.options.wait_max.max(DEADLINE_MIN);
-        self.client.now_ms(slot) + wait.as_millis() as u64
+        // Where another server took over, its own word is newer than the estimate.
+        self.client.now_ms(slot).max(self.floor_ms()) + wait.as_millis() as u64
     }
 
     /// Takes note of the time that a server told.

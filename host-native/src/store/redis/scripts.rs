@@ -6,7 +6,7 @@ use crate::redis_client::Script;
 pub(super) static COMMIT: Script = Script::new(include_str!("scripts/commit.lua"));
 
 /// How many arguments of [`COMMIT`] are of the group.
-pub(super) const COMMIT_GROUP_ARGS: usize = 20;
+pub(super) const COMMIT_GROUP_ARGS: usize = 8;
 
 /// Reads a group at one moment.
 pub(super) static LOOK: Script = Script::new(include_str!("scripts/look.lua"));

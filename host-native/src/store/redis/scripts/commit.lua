@@ -2,10 +2,11 @@
 -- than what is there. Decides nothing but what only this place can know: sequence, time, and whether there is room.
 --
 -- KEYS: group, order, history, clients, expiries.
--- ARGV: replication id or - where it is not known, batch, deadline, floor, expected epoch or *, items_max, bytes_max, records_max, history_changes_max,
---   history_bytes_max, keeps bodies (1, 0), how to publish (P, S, -), channel, channel of the stream's triggers or empty,
---   name of the group in messages, message_bytes_max, reply_bytes_max, empty_ms, number of items, number of clients, then
---   for each item `h<id>`, for each client `c<id>`, and for each command COMMAND_ARGS:
+-- ARGV: numbers (deadline, floor, items_max, bytes_max, records_max, history_changes_max, history_bytes_max,
+--   message_bytes_max, reply_bytes_max, empty_ms, number of items, number of clients), batch, replication id or - where it is not
+--   known, expected epoch or *, whether bodies are kept (1, 0) and how to publish (P, S, -), channel, channel of the
+--   stream's triggers or empty, name of the group in messages; then for each item `h<id>`, for each client `c<id>`, and for
+--   each command COMMAND_ARGS:
 --   op, item (0: none), client (0: none), expected item, expected client, mutation taken or empty, ttl, body, where the value
 --   begins in it, its length.
 -- Ops: n nothing, q and Q the same but tell the item's last change (Q: events count), w write, d delete, E delete if its time has come, e event, x announced, X announced delete.
@@ -16,17 +17,22 @@
 --
 -- Numbers stay below 1e14, which a script prints exactly.
 local COMMAND_ARGS = 10
-local GROUP_ARGS = 20
+-- Numbers of a group's meta; epoch and replication id follow. Binary, because text costs more than all the rest.
+local META = '>dddddddddddd'
+-- Numbers of an item's head.
+local HEAD = '>dddddddd'
+local GROUP_ARGS = 8
 
 local group, order, history, clients, expiries = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local A = ARGV
+local deadline, floor, items_max, bytes_max, records_max, changes_max, history_bytes_max, message_bytes_max,
+  reply_bytes_max, empty_ms, items_count, clients_count = struct.unpack('>dddddddddddd', A[1])
 local batch = A[2]
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-if now > tonumber(A[3]) then
+if now > deadline then
   return {'late', tostring(now)}
 end
-local items_count, clients_count = tonumber(A[19]), tonumber(A[20])
 local fields_end = GROUP_ARGS + items_count + clients_count
 
 local got = redis.call('HMGET', group, 'm', 'f' .. batch, unpack(A, GROUP_ARGS + 1, fields_end))
@@ -37,20 +43,17 @@ end
 -- The caller may not know of a failover, or know of one before others do: the server knows.
 local function replication_now()
   local info = redis.pcall('INFO', 'replication')
-  return type(info) == 'string' and string.match(info, 'master_replid:(%w+)') or A[1]
+  return type(info) == 'string' and string.match(info, 'master_replid:(%w+)') or A[3]
 end
 
-local floor = tonumber(A[4])
 local stamp_now = now < floor and floor or now
-local epoch, replication, seq, event_ms, gone_ms, sync_ms, items, bytes, uses, known, first, trimmed, total, expiring_ms
+local epoch, replication, names, seq, event_ms, gone_ms, sync_ms, items, bytes, uses, known, first, trimmed, total, expiring_ms
 local stops = false
 if got[1] then
-  epoch, replication, seq, event_ms, gone_ms, sync_ms, items, bytes, uses, known, first, trimmed, total, expiring_ms =
-    string.match(got[1], '^(%S+) (%S+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+)$')
-  seq, event_ms, gone_ms, sync_ms = tonumber(seq), tonumber(event_ms), tonumber(gone_ms), tonumber(sync_ms)
-  items, bytes, uses, known = tonumber(items), tonumber(bytes), tonumber(uses), tonumber(known)
-  first, trimmed, total, expiring_ms = tonumber(first), tonumber(trimmed), tonumber(total), tonumber(expiring_ms)
-  if replication ~= A[1] then
+  seq, event_ms, gone_ms, sync_ms, items, bytes, uses, known, first, trimmed, total, expiring_ms, names =
+    struct.unpack(META, got[1])
+  epoch, replication = string.match(got[1], '^(%S+) (%S+)$', names)
+  if replication ~= A[3] then
     local told = replication_now()
     if told ~= replication then
       redis.call('DEL', history)
@@ -59,17 +62,15 @@ if got[1] then
     end
   end
 else
-  epoch, replication, seq, event_ms, gone_ms, sync_ms = batch, A[1] == '-' and replication_now() or A[1], 0, floor, floor, floor
+  epoch, replication, seq, event_ms, gone_ms, sync_ms = batch, A[3] == '-' and replication_now() or A[3], 0, floor, floor, floor
   items, bytes, uses, known, first, trimmed, total, expiring_ms = 0, 0, 0, 0, 1, 0, 0, 0
 end
-if A[5] ~= '*' and A[5] ~= epoch then
+if A[4] ~= '*' and A[4] ~= epoch then
   stops = true
 end
 
-local items_max, bytes_max, records_max = tonumber(A[6]), tonumber(A[7]), tonumber(A[8])
-local changes_max, history_bytes_max, keeps_bodies = tonumber(A[9]), tonumber(A[10]), A[11] == '1'
-local publishes = A[12] ~= '-'
-local message_bytes_max = tonumber(A[16])
+local keeps_bodies, publishing = string.sub(A[5], 1, 1) == '1', string.sub(A[5], 2)
+local publishes = publishing ~= '-'
 
 -- Items as this batch leaves them; parsed when needed.
 local heads = {}
@@ -79,12 +80,9 @@ local function head_of(index)
     local text = got[2 + index]
     head = {had = text and true or false}
     if text then
-      local s, created, timestamp, heard_ms, heard_seq, ttl, expires, length =
-        string.match(text, '^(%d+) (%d+) (%d+) (%d+) (%d+) (%S+) (%S+) (%d+)$')
-      head.seq, head.created, head.timestamp = tonumber(s), created, timestamp
-      head.heard_ms, head.heard_seq, head.ttl, head.expires = tonumber(heard_ms), heard_seq, ttl, expires
-      head.bytes = tonumber(length)
-      head.had_created, head.had_expires = created, expires
+      head.seq, head.created, head.timestamp, head.heard_ms, head.heard_seq, head.ttl, head.expires, head.bytes =
+        struct.unpack(HEAD, text)
+      head.had_created, head.had_expires = head.created, head.expires
     end
     heads[index] = head
   end
@@ -137,6 +135,8 @@ end
 local had_history = first <= seq
 local message = {}
 local function keep(body, timestamp, base, index)
+  local number = seq .. ''
+  local line = number .. ' ' .. timestamp .. ' ' .. base
   local cost = keeps_bodies and #body + 160 or 160
   if history_bytes_max < cost or changes_max == 0 then
     if first < seq then
@@ -145,20 +145,22 @@ local function keep(body, timestamp, base, index)
     first, trimmed = seq + 1, total
   else
     total = total + cost
+    local about = timestamp .. ' ' .. base .. ' ' .. batch .. ':' .. index .. ' ' .. total
     if keeps_bodies then
-      redis.call('XADD', history, seq .. '-0', 't', timestamp, 'b', base, 'i', batch .. ':' .. index, 's', total, 'd', body)
+      redis.call('XADD', history, number .. '-0', 'h', about, 'd', body)
     else
-      redis.call('XADD', history, seq .. '-0', 't', timestamp, 'b', base, 'i', batch .. ':' .. index, 's', total)
+      redis.call('XADD', history, number .. '-0', 'h', about)
     end
   end
   if publishes then
     if message_bytes_max < #body then
-      message[#message + 1] = seq .. ' ' .. timestamp .. ' ' .. base .. ' -\n'
+      message[#message + 1] = line .. ' -\n'
     else
-      message[#message + 1] = seq .. ' ' .. timestamp .. ' ' .. base .. ' ' .. #body .. '\n'
+      message[#message + 1] = line .. ' ' .. #body .. '\n'
       message[#message + 1] = body
     end
   end
+  return line
 end
 
 local results = {}
@@ -201,18 +203,17 @@ while done < commands and not stops do
         if not head.seq then
           items = items + 1
           head.created = seq
-          head.ttl = '-'
+          head.ttl = -1
         end
         if ttl ~= '' then
-          head.ttl = ttl
+          head.ttl = ttl == '-' and -1 or tonumber(ttl)
         end
-        head.expires = head.ttl == '-' and '-' or now + head.ttl
+        head.expires = head.ttl == -1 and -1 or now + head.ttl
         head.seq, head.timestamp, head.heard_ms, head.heard_seq, head.bytes = seq, timestamp, timestamp, seq, length
         bytes = bytes - old_bytes + new_bytes
         local body, from = A[at + 8], tonumber(A[at + 9])
         head.body, head.from, head.is_changed = body, from, true
-        keep(body, timestamp, base, done)
-        line = seq .. ' ' .. timestamp .. ' ' .. base
+        line = keep(body, timestamp .. '', base, done)
       end
     elseif op == 'q' or op == 'Q' then
       local change = '-'
@@ -220,7 +221,7 @@ while done < commands and not stops do
         change = op == 'Q' and head.heard_seq or head.seq
       end
       line = 'q ' .. change .. ' ' .. seq
-    elseif op == 'd' or op == 'E' and head.seq and head.expires ~= '-' and tonumber(head.expires) <= now then
+    elseif op == 'd' or op == 'E' and head.seq and head.expires ~= -1 and head.expires <= now then
       seq = seq + 1
       local timestamp = math.max(stamp_now, head.heard_ms + 1, event_ms, sync_ms + 1)
       event_ms, gone_ms = timestamp, timestamp
@@ -228,8 +229,7 @@ while done < commands and not stops do
       items = items - 1
       bytes = bytes - (#A[GROUP_ARGS + item] - 1) - head.bytes
       head.seq, head.heard_ms, head.body, head.is_changed = nil, nil, nil, true
-      keep(A[at + 8], timestamp, base, done)
-      line = seq .. ' ' .. timestamp .. ' ' .. base
+      line = keep(A[at + 8], timestamp .. '', base, done)
     elseif op == 'e' then
       seq = seq + 1
       local timestamp = math.max(stamp_now, event_ms, sync_ms + 1)
@@ -244,8 +244,7 @@ while done < commands and not stops do
         end
       end
       event_ms = timestamp
-      keep(A[at + 8], timestamp, base, done)
-      line = seq .. ' ' .. timestamp .. ' ' .. base
+      line = keep(A[at + 8], timestamp .. '', base, done)
     elseif op == 'x' or op == 'X' then
       seq = seq + 1
       local timestamp = math.max(stamp_now, event_ms, sync_ms + 1)
@@ -259,16 +258,20 @@ while done < commands and not stops do
         end
       end
       event_ms = timestamp
-      keep(A[at + 8], timestamp, A[at + 9], done)
+      line = keep(A[at + 8], timestamp .. '', A[at + 9], done)
       -- Nobody comes back to a change of what is kept elsewhere.
       redis.call('DEL', history)
       first, trimmed = seq + 1, total
-      line = seq .. ' ' .. timestamp .. ' ' .. A[at + 9]
     end
     done = done + 1
     results[done] = line
     at = at + COMMAND_ARGS
   end
+end
+
+-- What all entries up to this one took.
+local function total_of(entry)
+  return tonumber(string.match(entry[2][2], '(%d+)$'))
 end
 
 -- The history keeps at least what it must and at most an eighth more, so that it is trimmed seldom.
@@ -284,7 +287,7 @@ if first <= seq then
     while low < high do
       local middle = math.floor((low + high) / 2)
       local entry = redis.call('XRANGE', history, middle .. '-0', middle .. '-0')[1]
-      if tonumber(entry[2][8]) <= limit then
+      if total_of(entry) <= limit then
         low = middle + 1
       else
         high = middle
@@ -294,7 +297,7 @@ if first <= seq then
   end
   if first < least then
     local before = redis.call('XRANGE', history, (least - 1) .. '-0', (least - 1) .. '-0')[1]
-    trimmed = tonumber(before[2][8])
+    trimmed = total_of(before)
     redis.call('XTRIM', history, 'MINID', least .. '-0')
     first = least
   end
@@ -310,8 +313,8 @@ else
   expiring_ms = 0
 end
 
-local meta = table.concat({epoch, replication, seq, event_ms, gone_ms, sync_ms, items, bytes, uses, known, first, trimmed,
-  total, expiring_ms}, ' ')
+local meta = struct.pack(META, seq, event_ms, gone_ms, sync_ms, items, bytes, uses, known, first, trimmed, total, expiring_ms)
+  .. epoch .. ' ' .. replication
 local writes, written = {'m', meta}, 2
 local removes, removed = {}, 0
 for index, head in pairs(heads) do
@@ -320,8 +323,8 @@ for index, head in pairs(heads) do
     local id = string.sub(field, 2)
     if head.seq then
       writes[written + 1] = field
-      writes[written + 2] = head.seq .. ' ' .. head.created .. ' ' .. head.timestamp .. ' ' .. head.heard_ms .. ' '
-        .. head.heard_seq .. ' ' .. head.ttl .. ' ' .. head.expires .. ' ' .. head.bytes
+      writes[written + 2] = struct.pack(HEAD, head.seq, head.created, head.timestamp, head.heard_ms, head.heard_seq,
+        head.ttl, head.expires, head.bytes)
       written = written + 2
       if head.body then
         writes[written + 1] = 'v' .. id
@@ -332,7 +335,7 @@ for index, head in pairs(heads) do
         redis.call('ZADD', order, head.created, id)
       end
       if head.expires ~= head.had_expires then
-        if head.expires ~= '-' then
+        if head.expires ~= -1 then
           redis.call('ZADD', expiries, head.expires, id)
         elseif head.had_expires then
           redis.call('ZREM', expiries, id)
@@ -342,7 +345,7 @@ for index, head in pairs(heads) do
       removes[removed + 1], removes[removed + 2] = field, 'v' .. id
       removed = removed + 2
       redis.call('ZREM', order, id)
-      if head.had_expires ~= '-' then
+      if head.had_expires ~= -1 then
         redis.call('ZREM', expiries, id)
       end
     end
@@ -372,15 +375,15 @@ if expiring_ms ~= was_expiring_ms then
     if expiring_ms == 0 then
       redis.call('PERSIST', key)
     else
-      redis.call('PEXPIRE', key, A[18])
+      redis.call('PEXPIRE', key, empty_ms)
     end
   end
 end
 if message[1] then
-  local text = epoch .. ' ' .. A[15] .. '\n' .. table.concat(message)
-  redis.call(A[12] == 'S' and 'SPUBLISH' or 'PUBLISH', A[13], text)
-  if A[14] ~= '' then
-    redis.call('PUBLISH', A[14], text)
+  local text = epoch .. ' ' .. A[8] .. '\n' .. table.concat(message)
+  redis.call(publishing == 'S' and 'SPUBLISH' or 'PUBLISH', A[6], text)
+  if A[7] ~= '' then
+    redis.call('PUBLISH', A[7], text)
   end
 end
 if not stops then
@@ -392,13 +395,13 @@ local items_now, clients_now = {}, {}
 local reply_bytes, asked = 0, {}
 while at < #A do
   local item, client, expected = tonumber(A[at + 2]), tonumber(A[at + 3]), A[at + 4]
-  if item ~= 0 and expected ~= '*' and not asked[item] and (reply_bytes == 0 or reply_bytes < tonumber(A[17])) then
+  if item ~= 0 and expected ~= '*' and not asked[item] and (reply_bytes == 0 or reply_bytes < reply_bytes_max) then
     asked[item] = true
     local head = head_of(item)
     local field = A[GROUP_ARGS + item]
     if not head.seq then
       items_now[#items_now + 1] = {item}
-    elseif A[5] ~= epoch or expected ~= tostring(head.seq) then
+    elseif A[4] ~= epoch or expected ~= tostring(head.seq) then
       local state = redis.call('HMGET', group, field, 'v' .. string.sub(field, 2))
       reply_bytes = reply_bytes + #state[2]
       items_now[#items_now + 1] = {item, state[1], state[2]}

@@ -10,6 +10,8 @@ local group, order, history = KEYS[1], KEYS[2], KEYS[3]
 local A = ARGV
 local LOOK_ARGS = 12
 local CHUNK = 50
+-- As in `commit.lua`.
+local META = '>dddddddddddd'
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -21,12 +23,10 @@ end
 
 local floor = tonumber(A[3])
 local m = redis.call('HGET', group, 'm')
-local epoch, replication, seq, event_ms, gone_ms, sync_ms, items, bytes, rest, first, trimmed, total, expiring_ms
+local epoch, replication, names, seq, event_ms, gone_ms, sync_ms, items, bytes, uses, known, first, trimmed, total, expiring_ms
 if m then
-  epoch, replication, seq, event_ms, gone_ms, sync_ms, items, bytes, rest, first, trimmed, total, expiring_ms =
-    string.match(m, '^(%S+) (%S+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+ %d+) (%d+) (%d+) (%d+) (%d+)$')
-  seq, event_ms, gone_ms, sync_ms = tonumber(seq), tonumber(event_ms), tonumber(gone_ms), tonumber(sync_ms)
-  first = tonumber(first)
+  seq, event_ms, gone_ms, sync_ms, items, bytes, uses, known, first, trimmed, total, expiring_ms, names = struct.unpack(META, m)
+  epoch, replication = string.match(m, '^(%S+) (%S+)$', names)
   if replication ~= A[1] then
     local told = replication_now()
     if told ~= replication then
@@ -37,13 +37,13 @@ if m then
   end
 else
   epoch, replication, seq, event_ms, gone_ms, sync_ms = A[2], A[1] == '-' and replication_now() or A[1], 0, floor, floor, floor
-  items, bytes, rest, first, trimmed, total, expiring_ms = 0, 0, '0 0', 1, 0, 0, now
+  items, bytes, uses, known, first, trimmed, total, expiring_ms = 0, 0, 0, 0, 1, 0, 0, now
 end
 if A[4] == '1' and sync_ms <= event_ms then
   sync_ms = math.max(now, floor, event_ms + 1)
 end
-local meta = table.concat({epoch, replication, seq, event_ms, gone_ms, sync_ms, items, bytes, rest, first, trimmed, total,
-  expiring_ms}, ' ')
+local meta = struct.pack(META, seq, event_ms, gone_ms, sync_ms, items, bytes, uses, known, first, trimmed, total, expiring_ms)
+  .. epoch .. ' ' .. replication
 if meta ~= m then
   redis.call('HSET', group, 'm', meta)
   if not m then

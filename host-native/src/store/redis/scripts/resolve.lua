@@ -10,13 +10,14 @@ if not meta then
   redis.call('PEXPIRE', group, 3600000)
   return {false, 1, {}}
 end
-local seq, first = string.match(meta, '^%S+ %S+ (%d+) %d+ %d+ %d+ %d+ %d+ %d+ %d+ (%d+)')
+-- As in `commit.lua`; the oldest change is the ninth number.
+local first = struct.unpack('>d', meta, 65)
 local oldest = redis.call('XRANGE', history, '-', '+', 'COUNT', 1)[1]
 -- No timestamp is behind the clock.
-local reaches = tonumber(first) <= after + 1 or oldest and tonumber(oldest[2][2]) < tonumber(ARGV[3])
+local reaches = first <= after + 1 or oldest and tonumber(string.match(oldest[2][2], '^%d+')) < tonumber(ARGV[3])
 local found = {}
 for _, entry in ipairs(redis.call('XRANGE', history, string.format('%.0f-0', after + 1), '+')) do
-  if string.sub(entry[2][6], 1, #batch + 1) == batch .. ':' then
+  if string.match(entry[2][2], '^%d+ %S+ ([^:]+)') == batch then
     found[#found + 1] = entry
   end
 end
