@@ -49,7 +49,11 @@ fn every_key_of_an_adapter_is_on_the_page_with_its_default() {
                 continue;
             }
             let given = given.trim_start_matches("{}");
-            let keys = format!("{key}: {default}\n        {given}");
+            let value = match default.parse::<u64>() {
+                Ok(number) => number.to_string(),
+                Err(_) => format!("{default:?}"),
+            };
+            let keys = format!("{key}: {value}\n        {given}");
             assert_eq!(default_of(adapter, &keys), bare, "{adapter}: {key}");
         }
     }

@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { setImmediate as turn } from 'node:timers/promises';
-import { deferred, rejection, startServer, unique } from './harness.mjs';
+import { deferred, keeps, rejection, startServer, unique } from './harness.mjs';
 import { assertExact, Churn, Connection, dice, mark, standing, untilMissed, View } from './version-2.mjs';
 
 const range = (n) => Array.from({ length: n }, (_, i) => i);
@@ -359,7 +359,9 @@ test('a since that leads nowhere gets a snapshot with reset', async () => {
   assert.deepEqual(await begins({ epoch, seq: 3 }), { type: 'sync', mode: 'resume', from: 3, seq: 3 }, 'the present');
   const nothing = { type: 'sync', mode: 'snapshot', reset: true, items: [], more: false, seq: 0 };
   assert.deepEqual(await begins({ epoch, seq: 5 }, {}, { stream_name, group_id: 'never' }), nothing, 'a group that never was');
-  assert.deepEqual(await begins({ epoch, seq: 0 }, {}, { stream_name, group_id: 'never' }), { type: 'sync', mode: 'resume', from: 0, seq: 0 });
+  // In Redis each group has a history of its own name.
+  const unborn = keeps === 'redis' ? nothing : { type: 'sync', mode: 'resume', from: 0, seq: 0 };
+  assert.deepEqual(await begins({ epoch, seq: 0 }, {}, { stream_name, group_id: 'never' }), unborn);
   const one = await open();
   for (const seq of ['18446744073709551615', '18446744073709551616', '1e3', '-0', '-1', '1.0']) {
     one.send(JSON.stringify(join(at, { since: { epoch, seq: 0 } })).replace('"seq":0', `"seq":${seq}`));
@@ -665,8 +667,8 @@ test('ten thousand joins and leaves of one subscription leave one, or none', asy
   for (const n of range(10_000)) {
     connection.send(message('join'));
     if (n < 9_999) connection.send(message('leave'));
-    // Who does not read meanwhile is closed: too many messages about one subscription would wait for room.
-    if (n % 100 === 99) await connection.until(() => one.snapshots + one.pages.length > n, 'the snapshots so far');
+    // Who does not read meanwhile is closed: too many messages about one subscription would wait for room, or for the store.
+    if (n % 25 === 24) await connection.until(() => one.snapshots + one.pages.length > n, 'the snapshots so far');
   }
   await connection.until(() => one.snapshots + one.pages.length >= 20_000 || one.pages.length === 10_000, 'ten thousand snapshots');
   await mark(peer, at);
