@@ -214,7 +214,7 @@ impl Parts {
         let feed = Feed::new(runtime.clone(), bounds.feed_pending_max, metrics.clone());
         let store = GroupStore::open(&config.store, Holding::Streams, feed.clone(), &bounds)?;
         let shared_store = store.shared();
-        let hub = Arc::new(Hub::new(bounds.join_held_max, metrics.clone()));
+        let hub = Arc::new(Hub::new(bounds.join_held_max, None, metrics.clone()));
         let waiting = Waiting::default();
         let lanes = LaneContext {
             registry: registry.clone(),

@@ -238,6 +238,18 @@ pub trait ChangeSink: Send + Sync {
     fn publish(&self, group: &GroupKey, change: Arc<Change>, old: Option<&Json>);
 }
 
+/// Takes changes of each group in order too, from a store in which other servers write as well: so some may get lost on their
+/// way, and the history may turn out to be another one.
+pub trait RelaySink: ChangeSink {
+    /// Learns that changes of `group` cannot be told; `events` says whether there may have been custom events among them, which no
+    /// later state tells of.
+    fn missed(&self, group: &GroupKey, events: bool);
+
+    /// Learns that the history of `group` begins anew, or goes on earlier than it was, and is at `at` now. The changes that come
+    /// are later than that.
+    fn restarted(&self, group: &GroupKey, at: &Position);
+}
+
 /// A place where groups are kept.
 ///
 /// Duties: commands on one group take effect one after another; each change is handed to the [`ChangeSink`] exactly
