@@ -1,13 +1,16 @@
 //! Several instances over one Redis: what it costs beside Redis itself.
 //!
-//! Reading order: `cluster` (three servers on one Redis), `counter` (many writers, one item), `latency` (an event from one
+//! Reading order: `cluster` (three servers on one Redis), `writes` and `script` (calls at one instance, beside the commit
+//! script alone), `counter` (many writers, one item), `latency` (an event from one
 //! instance to a subscriber of another), `subscribing` (groups that come and go), `rows` (what is said).
 
 mod cluster;
 mod counter;
 mod latency;
 mod rows;
+mod script;
 mod subscribing;
+mod writes;
 
 use std::io;
 
@@ -26,6 +29,7 @@ use subscribing::{FEW, MANY};
 /// What one round measured.
 #[derive(Clone, Debug)]
 pub(crate) struct Round {
+    pub(crate) writes: writes::Sample,
     pub(crate) counter: counter::Sample,
     pub(crate) latency: latency::Pair,
     pub(crate) subscribing: subscribing::Pair,
@@ -64,6 +68,7 @@ pub(crate) fn measure(args: &Args, report: &mut Report) -> io::Result<()> {
 
 fn round(cluster: &Cluster, plan: &Plan) -> io::Result<Round> {
     Ok(Round {
+        writes: writes::measure(cluster, plan.load)?,
         counter: counter::measure(cluster, plan.load)?,
         latency: latency::measure(cluster, plan.single)?,
         subscribing: subscribing::measure(cluster)?,

@@ -4,6 +4,8 @@ use super::Round;
 use crate::report::{Bound, Report, Row};
 use crate::spread::Spread;
 
+const SET_TO_SCRIPT: f64 = 0.5;
+const UPDATE_TO_SCRIPT: f64 = 0.3;
 const COUNTER_PER_SECOND: f64 = 20_000.0;
 const LATENCY_TO_BARE: f64 = 2.0;
 const MANY_TO_FEW: f64 = 1.5;
@@ -19,6 +21,18 @@ fn ratios(rounds: &[Round]) -> Vec<Row> {
         let bound = Bound::at_most(&row, limit);
         row.target(bound)
     };
+    let at_least = |row: Row, limit| {
+        let bound = Bound::at_least(&row, limit);
+        row.target(bound)
+    };
+    let set = row(
+        "set / commit script by redis-benchmark, calls per second",
+        |round| round.writes.set.calls_per_second / round.writes.script_per_second,
+    );
+    let update = row(
+        "update / commit script by redis-benchmark, calls per second",
+        |round| round.writes.update.calls_per_second / round.writes.script_per_second,
+    );
     let p50 = row("event to another instance / bare Redis, p50", |round| {
         round.latency.across.p50_us / round.latency.bare.p50_us
     });
@@ -34,6 +48,8 @@ fn ratios(rounds: &[Round]) -> Vec<Row> {
         |round| round.subscribing.many.wall_us / round.subscribing.few.wall_us,
     );
     vec![
+        at_least(set, SET_TO_SCRIPT),
+        at_least(update, UPDATE_TO_SCRIPT),
         at_most(p50, LATENCY_TO_BARE),
         at_most(p99, LATENCY_TO_BARE),
         at_most(cpu, MANY_TO_FEW),
@@ -50,6 +66,22 @@ fn numbers(rounds: &[Round]) -> Vec<Row> {
     );
     let bound = Bound::at_least(&counter, COUNTER_PER_SECOND);
     vec![
+        row("commit script by redis-benchmark", "calls/s", |round| {
+            round.writes.script_per_second
+        }),
+        row("set", "calls/s", |round| round.writes.set.calls_per_second),
+        row("set, p50", "us", |round| round.writes.set.p50_us),
+        row("set, p99", "us", |round| round.writes.set.p99_us),
+        row("set, CPU of the instance", "us/call", |round| {
+            round.writes.set.server_cpu_us.unwrap_or(f64::NAN)
+        }),
+        row("update", "calls/s", |round| {
+            round.writes.update.calls_per_second
+        }),
+        row("update, p99", "us", |round| round.writes.update.p99_us),
+        row("update, CPU of the instance", "us/call", |round| {
+            round.writes.update.server_cpu_us.unwrap_or(f64::NAN)
+        }),
         counter.target(bound),
         row("the same, p50", "us", |round| round.counter.load.p50_us),
         row("the same, p99", "us", |round| round.counter.load.p99_us),
