@@ -1,0 +1,3 @@
+//! What makes several instances one.
+
+pub mod triggers;
