@@ -239,16 +239,9 @@ impl Group {
         let Some(later) = self.history.since(seq, self.seq, None) else {
             return Vec::new();
         };
-        let known = clients.into_iter().filter_map(|client| {
-            let record = self.clients.find(client)?;
-            let mut echoes = later.iter().filter_map(|change| change.mutation.as_ref());
-            let last = match echoes.find(|echo| echo.tag == record.tag) {
-                Some(first_later) => first_later.seq - 1,
-                None => record.last,
-            };
-            let tag = record.tag.clone();
-            (0 < last).then_some(Echo { tag, seq: last })
-        });
+        let known = clients
+            .into_iter()
+            .filter_map(|client| self.clients.find(client)?.before(&later));
         known.collect()
     }
 

@@ -32,6 +32,7 @@ mod op_name;
 mod path;
 mod position;
 pub mod raw;
+pub mod relay;
 mod replica;
 mod reply;
 mod sparse;

@@ -8,6 +8,8 @@ use core::fmt::Write as _;
 use hashbrown::HashMap;
 use sha2::{Digest, Sha256};
 
+use crate::stamp::Change;
+
 /// The last mutation that a group took from one client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientRecord {
@@ -15,6 +17,20 @@ pub struct ClientRecord {
     pub last: u64,
     /// What others may know the client by: see [`client_tag`].
     pub tag: Arc<str>,
+}
+
+impl ClientRecord {
+    /// The last mutation that had its effect before the changes in `later`, with all before it; `None` if there is none.
+    /// `later` are the group's last changes, in order.
+    pub fn before(&self, later: &[Arc<Change>]) -> Option<Echo> {
+        let mut echoes = later.iter().filter_map(|change| change.mutation.as_ref());
+        let last = match echoes.find(|echo| echo.tag == self.tag) {
+            Some(first_later) => first_later.seq - 1,
+            None => self.last,
+        };
+        let tag = self.tag.clone();
+        (0 < last).then_some(Echo { tag, seq: last })
+    }
 }
 
 /// What a group knows of a mutation's client.

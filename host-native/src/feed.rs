@@ -11,12 +11,12 @@ use std::task::{Wake, Waker};
 
 use futures_util::future::BoxFuture;
 use hashbrown::{DefaultHashBuilder, HashMap};
-use iii_stream_core::{Change, Demand, GroupKey, GroupRef, Json, Kind};
+use iii_stream_core::{Change, Demand, GroupKey, GroupRef, Json, Kind, Position};
 use parking_lot::Mutex;
 
 use crate::metrics::Metrics;
 use crate::socket::at_end_of_turn;
-use crate::store::ChangeSink;
+use crate::store::{ChangeSink, RelaySink};
 
 /// What somebody needs of the changes of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,10 +40,17 @@ pub trait Follower: Send + Sync {
     /// Learns that changes of a group were dropped, because too many were waiting; `events` says whether there were custom
     /// events among them, which no later state tells of.
     fn missed(&self, group: &GroupKey, events: bool);
+
+    /// Learns that a group's history begins anew, or goes on earlier than it was, and is at `at` now. Changes that come are
+    /// later than that, and their sequences may be lower than those before.
+    fn restarted(&self, group: &GroupKey, at: &Position);
 }
 
 /// Queues of groups with changes to deliver are parted so that groups do not wait for each other. A power of two.
 const SHARDS: usize = 64;
+
+/// New beginnings of a group's history that wait, each with the changes before it. Beyond it those are dropped.
+const RUNS_MAX: usize = 8;
 
 /// See the module.
 pub struct Feed {
@@ -65,10 +72,21 @@ struct Line {
     metrics: Arc<Metrics>,
 }
 
+/// What is to be delivered in a group, in order.
 #[derive(Default)]
 struct Pending {
-    changes: Vec<Arc<Change>>,
+    /// All but the last end with a new beginning of the history: usually there is one.
+    runs: Vec<Run>,
+    /// Changes in all of them.
+    changes: usize,
+}
+
+/// Changes of one history, with what was dropped and began anew before them.
+#[derive(Default)]
+struct Run {
     missed: Option<Missed>,
+    restarted: Option<Position>,
+    changes: Vec<Arc<Change>>,
 }
 
 /// What was dropped.
@@ -119,9 +137,30 @@ impl ChangeSink for Feed {
     fn publish(&self, group: &GroupKey, change: Arc<Change>, _old: Option<&Json>) {
         self.metrics.changes.of((&change.kind).into()).inc();
         self.metrics.timestamp_lead.note(change.timestamp);
+        self.queue(group, |line, pending| {
+            line.add(pending, change.clone());
+        });
+    }
+}
+
+impl RelaySink for Feed {
+    fn missed(&self, group: &GroupKey, events: bool) {
+        self.queue(group, |_, pending| {
+            pending.drop_all().events |= events;
+        });
+    }
+
+    fn restarted(&self, group: &GroupKey, at: &Position) {
+        self.queue(group, |_, pending| pending.restart(at));
+    }
+}
+
+impl Feed {
+    /// Queues something for each follower that is interested in the group.
+    fn queue(&self, group: &GroupKey, add: impl Fn(&Line, &mut Pending)) {
         for line in self.lines() {
             if line.follower.interest(group.as_ref()) != Interest::None
-                && line.queue(group, change.clone())
+                && line.queue(group, |pending| add(line, pending))
             {
                 // At the end of the writer's turn: what it writes together is delivered together.
                 at_end_of_turn(Waker::from(Arc::new(Start {
@@ -164,25 +203,26 @@ impl Line {
         &self.shards[hash as usize % SHARDS]
     }
 
-    /// Queues a change. Whether a task must be started to deliver it.
-    fn queue(&self, group: &GroupKey, change: Arc<Change>) -> bool {
+    /// Queues something. Whether a task must be started to deliver it.
+    fn queue(&self, group: &GroupKey, add: impl FnOnce(&mut Pending)) -> bool {
         let mut queues = self.shard(group.as_ref()).lock();
         if let Some(pending) = queues.get_mut(group) {
-            if self.pending_max <= pending.changes.len() {
-                self.metrics
-                    .feed_dropped
-                    .inc_by(pending.changes.len() as u64);
-                pending.drop_all();
-            }
-            pending.changes.push(change);
+            add(pending);
             return false;
         }
-        let pending = Pending {
-            changes: vec![change],
-            missed: None,
-        };
+        let mut pending = Pending::default();
+        add(&mut pending);
         queues.insert(group.clone(), pending);
         true
+    }
+
+    fn add(&self, pending: &mut Pending, change: Arc<Change>) {
+        if self.pending_max <= pending.changes {
+            self.metrics.feed_dropped.inc_by(pending.changes as u64);
+            pending.drop_all();
+        }
+        pending.changes += 1;
+        pending.last_run().changes.push(change);
     }
 
     /// Delivers everything pending in a group until nothing is.
@@ -191,29 +231,70 @@ impl Line {
             let pending = {
                 let mut queues = self.shard(group.as_ref()).lock();
                 match queues.get_mut(&group) {
-                    Some(pending) if !pending.changes.is_empty() => std::mem::take(pending),
+                    Some(pending) if !pending.runs.is_empty() => std::mem::take(pending),
                     _ => {
                         queues.remove(&group);
                         return;
                     }
                 }
             };
-            if let Some(Missed { events }) = pending.missed {
-                self.follower.missed(&group, events);
+            for run in pending.runs {
+                if let Some(Missed { events }) = run.missed {
+                    self.follower.missed(&group, events);
+                }
+                if let Some(at) = &run.restarted {
+                    self.follower.restarted(&group, at);
+                }
+                if !run.changes.is_empty() {
+                    self.follower.deliver(&group, &run.changes).await;
+                }
             }
-            self.follower.deliver(&group, &pending.changes).await;
             tokio::task::yield_now().await;
         }
     }
 }
 
 impl Pending {
-    fn drop_all(&mut self) {
-        let missed = self.missed.get_or_insert_default();
-        missed.events |= self
-            .changes
-            .iter()
-            .any(|change| matches!(change.kind, Kind::Event { .. }));
-        self.changes.clear();
+    fn last_run(&mut self) -> &mut Run {
+        if self.runs.is_empty() {
+            self.runs.push(Run::default());
+        }
+        let last = self.runs.len() - 1;
+        &mut self.runs[last]
+    }
+
+    /// Leaves of all that waits only what there was, and that it was dropped.
+    fn drop_all(&mut self) -> &mut Missed {
+        let mut dropped = Run::default();
+        let missed = dropped.missed.insert(Missed::default());
+        for run in self.runs.drain(..) {
+            missed.events |= run.missed.is_some_and(|missed| missed.events);
+            missed.events |= run
+                .changes
+                .iter()
+                .any(|change| matches!(change.kind, Kind::Event { .. }));
+            dropped.restarted = run.restarted.or(dropped.restarted);
+        }
+        self.changes = 0;
+        self.runs.push(dropped);
+        self.last_run().missed.get_or_insert_default()
+    }
+
+    fn restart(&mut self, at: &Position) {
+        if RUNS_MAX <= self.runs.len() {
+            self.drop_all();
+        }
+        let last = self.last_run();
+        if last.restarted.is_none() && last.changes.is_empty() {
+            last.restarted = Some(at.clone());
+        } else {
+            self.runs.push(Run {
+                restarted: Some(at.clone()),
+                ..Run::default()
+            });
+        }
     }
 }
+
+#[cfg(test)]
+mod tests;

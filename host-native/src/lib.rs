@@ -19,11 +19,14 @@ pub mod hub;
 pub mod introspection;
 pub mod lifecycle;
 pub mod metrics;
+pub mod redis_client;
 pub mod server;
 pub mod socket;
 pub mod state;
 pub mod store;
 pub mod stream;
 pub mod subscriber;
+#[cfg(test)]
+mod test_redis;
 pub mod transfer;
 pub mod worker;

@@ -214,7 +214,7 @@ impl Parts {
         let feed = Feed::new(runtime.clone(), bounds.feed_pending_max, metrics.clone());
         let store = GroupStore::open(&config.store, Holding::Streams, feed.clone(), &bounds)?;
         let shared_store = store.shared();
-        let hub = Arc::new(Hub::new(bounds.join_held_max, metrics.clone()));
+        let hub = Arc::new(Hub::new(bounds.join_held_max, None, metrics.clone()));
         let waiting = Waiting::default();
         let lanes = LaneContext {
             registry: registry.clone(),
@@ -367,8 +367,8 @@ async fn announce_functions(
     directory: Arc<Directory>,
     notices: Arc<Notices>,
 ) {
-    loop {
-        registry.changed().await;
+    let mut changes = registry.changes();
+    while changes.changed().await.is_ok() {
         tokio::time::sleep(FUNCTIONS_CHANGED_PAUSE).await;
         notices.tell(|| directory.functions_changed());
     }

@@ -11,7 +11,7 @@ import { portsOf, restart } from './restart.mjs';
 import { range } from './raw.mjs';
 import { assertExact, Connection, mark as markEnd, standing, View } from './version-2.mjs';
 
-const skip = keepsFiles ? false : 'these servers keep groups in memory';
+const skip = keepsFiles ? false : 'these servers do not keep groups in files';
 const folders = [];
 after(() => folders.forEach((folder) => rmSync(folder, { recursive: true, force: true })));
 const servers = [];

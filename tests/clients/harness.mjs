@@ -56,13 +56,34 @@ function yaml(value, indent = '') {
     .join('');
 }
 
-/** Whether the servers of these tests keep groups in files, as a bare start does; III_STREAM_STORE=memory says otherwise. */
-export const keepsFiles = process.env.III_STREAM_STORE !== 'memory';
+/** Where the servers of these tests keep groups: `files`, as a bare start does, or what III_STREAM_STORE says: `memory`, `redis`. */
+export const keeps = process.env.III_STREAM_STORE ?? 'files';
+if (!['files', 'memory', 'redis'].includes(keeps)) throw new Error(`III_STREAM_STORE is files, memory or redis, not ${keeps}`);
+export const keepsFiles = keeps === 'files';
+/** Whether groups outlive their server. */
+export const keepsGroups = keeps !== 'memory';
 
-/** The adapter of a server; `more` are keys of files. */
+/** The adapter of a server; `more` are keys of files. A server on Redis gets the address of this process's Redis when it starts. */
 export const adapter = (more = {}) => ({
-  name: 'kv', config: keepsFiles ? { store_method: 'file_based', file_path: 'stream_store', ...more } : { store_method: 'in_memory' },
-});
+  files: { name: 'kv', config: { store_method: 'file_based', file_path: 'stream_store', ...more } },
+  memory: { name: 'kv', config: { store_method: 'in_memory' } },
+  redis: { name: 'redis', config: {} },
+})[keeps];
+
+/** Servers of one process on one Redis do not see each other, unless they share a folder (one follows the other) or a prefix. */
+const prefixes = new Map();
+let prefixCount = 0;
+export const newPrefix = () => `t${prefixCount += 1}:`;
+
+/** The adapter as a server in `folder` is to be configured with it. */
+async function placed(given, folder) {
+  if (given.name !== 'redis') return given;
+  const { processRedis } = await import('./redis.mjs');
+  if (!prefixes.has(folder)) prefixes.set(folder, newPrefix());
+  const config = { key_prefix: prefixes.get(folder), ...given.config };
+  config.redis_url ??= (await processRedis()).url;
+  return { ...given, config };
+}
 
 // A test process that is ended from outside (a time limit, Ctrl-C) must not leave its servers behind.
 const running = new Set();
@@ -80,7 +101,8 @@ export async function startServer({ stream = {}, manager = {}, folder: given, bi
   const folder = given ?? await newFolder();
   const config = joinPath(folder, 'config.yaml');
   const entry = (name, body) => `- name: ${name}\n  config:\n${yaml(body, '    ')}`;
-  await writeFile(config, entry('iii-stream', { port: 0, host: '127.0.0.1', admin_port: 0, adapter: adapter(), ...stream })
+  const store = await placed(stream.adapter ?? adapter(), folder);
+  await writeFile(config, entry('iii-stream', { port: 0, host: '127.0.0.1', admin_port: 0, ...stream, adapter: store })
     + entry('iii-worker-manager', { port: 0, host: '127.0.0.1', ...manager }));
 
   const child = spawn(binary, ['--config', config, ...args], {
@@ -94,6 +116,23 @@ export async function startServer({ stream = {}, manager = {}, folder: given, bi
     throw error;
   }
   return server;
+}
+
+/**
+ * `count` servers on one Redis: `redis` is a server or a Cluster or Sentinels of redis.mjs, else that of this process. `config` adds keys
+ * to the adapter, `stream` and `manager` to the rest, as functions of the number where they differ.
+ */
+export async function startServers(count, { redis, config = {}, stream = {}, manager = {}, prefix = newPrefix() } = {}) {
+  const at = (given, n) => (typeof given === 'function' ? given(n) : given);
+  const adapterOf = (n) => ({
+    name: 'redis', config: { ...(redis ? { redis_url: redis.urls?.join(',') ?? redis.url } : {}), ...redis?.config, key_prefix: prefix, ...at(config, n) },
+  });
+  const starting = Array.from({ length: count }, (_, n) => startServer({ stream: { adapter: adapterOf(n), ...at(stream, n) }, manager: at(manager, n) }));
+  const settledOnes = await Promise.allSettled(starting);
+  const failed = settledOnes.find(({ reason }) => reason);
+  if (!failed) return settledOnes.map(({ value }) => value);
+  await Promise.all(settledOnes.map(({ value }) => value?.stop().catch(() => {})));
+  throw failed.reason;
 }
 
 class Server {

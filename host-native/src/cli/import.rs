@@ -1,5 +1,5 @@
-//! `iii-stream import`: reads what was exported, an engine's directory or a data directory, and sets it in a running server or
-//! writes it into a data directory.
+//! `iii-stream import`: reads what was exported, an engine's directory or its Redis, or a data directory, and sets it in a
+//! running server or writes it into a data directory.
 
 use std::path::{Path, PathBuf};
 
@@ -15,16 +15,19 @@ use crate::store::Durability;
 use crate::transfer::copying::{OnDamage, Tally, copy, look_through};
 use crate::transfer::data_directory::DataSink;
 use crate::transfer::entry::ItemSink;
-use crate::transfer::kv_directory::Naming;
+use crate::transfer::naming::Naming;
 use crate::transfer::progress::Progress;
 
 /// Room for what waits for the disk: more than an import sends at a time.
 const QUEUE_BYTES_MIN: usize = 256 << 20;
 
-/// How an engine's directory is read.
+/// How many names are told that could be understood in more than one way; the rest is counted.
+const AMBIGUOUS_TOLD_MAX: usize = 100;
+
+/// How an engine's data is read.
 #[derive(Debug, Args)]
 pub(super) struct NamingOptions {
-    /// A stream whose name has a colon, in a directory of an engine; can be given more than once.
+    /// A stream whose name has a colon, in a directory or a Redis of an engine; can be given more than once.
     #[arg(long, value_name = "NAME")]
     stream_name: Vec<String>,
     /// The directory is of an engine's state: every file is a scope, whatever its name.
@@ -45,16 +48,18 @@ What is there already stays, except for items with the same names, which are rep
 Items with a time to live start it anew in a running server, and keep it with --data; those whose time was over before the \
 import are left out.
 
-The source is only read. Stop the engine before you import its directory: what it has not written yet is not in there.
+The source is only read. Stop the engine before you import its directory: what it has not written yet is not in there. Its Redis \
+can be read while it runs; what it changes meanwhile comes along or not.
 
   iii-stream import --from ./kv_store_data.db --data data/stream_store
+  iii-stream import --from redis://localhost:6379 --data data/stream_store
   iii-stream import --from backup.jsonl
   zcat backup.jsonl.gz | iii-stream import --from -"
 )]
 pub(super) struct ImportArguments {
-    /// A file of JSON lines, - for standard input, the kv directory of an iii engine, or the data directory of a server that is
-    /// stopped.
-    #[arg(long, value_name = "PATH")]
+    /// A file of JSON lines, - for standard input, the kv directory of an iii engine or its Redis as redis://HOST:PORT/DATABASE,
+    /// or the data directory of a server that is stopped.
+    #[arg(long, value_name = "SOURCE")]
     from: PathBuf,
     /// Where the server takes workers, as HOST:PORT or ws://…; III_TOKEN holds its token, if it has one.
     #[arg(
@@ -114,6 +119,7 @@ pub(super) fn import(
     let now_ms = clock::unix_ms();
     let copied = copy(&mut *source, &mut *sink, on_damage, now_ms, &mut progress);
     progress.finish(source.bytes_read());
+    tell_ambiguous(&file);
     outcome(&copied?)
 }
 
@@ -161,6 +167,17 @@ pub(super) fn look(file: &SourceFile, verb: &'static str) -> Result<Tally, Failu
 pub(super) fn tell_notes(file: &SourceFile) {
     for note in file.notes() {
         eprintln!("warning: {note}");
+    }
+}
+
+/// Tells the names that could be understood in more than one way.
+pub(super) fn tell_ambiguous(file: &SourceFile) {
+    let ambiguous = file.ambiguous();
+    for line in ambiguous.iter().take(AMBIGUOUS_TOLD_MAX) {
+        eprintln!("ambiguous: {line}");
+    }
+    if let Some(rest @ 1..) = ambiguous.len().checked_sub(AMBIGUOUS_TOLD_MAX) {
+        eprintln!("… and {rest} more ambiguous");
     }
 }
 

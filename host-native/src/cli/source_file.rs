@@ -1,5 +1,5 @@
-//! What `import` and `verify` can be given: JSON lines in a file or from standard input, an engine's directory, or a data
-//! directory of this program.
+//! What `import` and `verify` can be given: JSON lines in a file or from standard input, an engine's directory or its Redis, or
+//! a data directory of this program.
 
 use std::fs::File;
 use std::io::{self, BufReader};
@@ -10,8 +10,10 @@ use iii_stream_core::GroupLimits;
 use super::Failure;
 use crate::transfer::data_directory::DataDirectory;
 use crate::transfer::entry::ItemSource;
-use crate::transfer::kv_directory::{KvDirectory, Naming};
+use crate::transfer::kv_directory::KvDirectory;
 use crate::transfer::lines::LineSource;
+use crate::transfer::naming::Naming;
+use crate::transfer::redis_engine::{self, RedisEngine};
 
 /// How much of a file is read at a time, in bytes.
 const BUFFER_BYTES: usize = 256 << 10;
@@ -21,14 +23,23 @@ pub(super) enum SourceFile {
     Input,
     Lines { path: PathBuf, bytes: u64 },
     Kv(KvDirectory),
+    Redis(RedisEngine),
     Data(DataDirectory),
 }
 
 impl SourceFile {
-    /// Finds out what `path` is; `-` is standard input.
+    /// Finds out what `path` is; `-` is standard input, and `redis://…` a Redis.
     pub(super) fn find(path: &Path, naming: &Naming, limits: GroupLimits) -> Result<Self, Failure> {
         if path == Path::new("-") {
             return Ok(Self::Input);
+        }
+        if let Some(address) = path.to_str().filter(|path| redis_engine::is_address(path)) {
+            if naming.is_state {
+                return Err(
+                    "--state is for directories: in Redis, state is known by its keys".into(),
+                );
+            }
+            return Ok(Self::Redis(RedisEngine::open(address, naming)?));
         }
         let about = std::fs::metadata(path).map_err(|error| cannot_read(path, &error))?;
         if about.is_dir() && DataDirectory::is_one(path) {
@@ -56,14 +67,15 @@ impl SourceFile {
             Self::Input => false,
             // A pipe has no length.
             Self::Lines { bytes, .. } => 0 < *bytes,
-            Self::Kv(_) | Self::Data(_) => true,
+            Self::Kv(_) | Self::Redis(_) | Self::Data(_) => true,
         }
     }
 
     /// How many bytes there are to read, where that is known.
     pub(super) fn bytes(&self) -> Option<u64> {
         match self {
-            Self::Input => None,
+            // A Redis would have to read everything to know.
+            Self::Input | Self::Redis(_) => None,
             Self::Lines { bytes, .. } => Some(*bytes).filter(|&bytes| 0 < bytes),
             Self::Kv(directory) => Some(directory.bytes),
             Self::Data(directory) => Some(directory.bytes),
@@ -74,7 +86,17 @@ impl SourceFile {
     pub(super) fn notes(&self) -> &[String] {
         match self {
             Self::Kv(directory) => &directory.notes,
+            Self::Redis(engine) => &engine.notes,
             Self::Input | Self::Lines { .. } | Self::Data(_) => &[],
+        }
+    }
+
+    /// Names that could be understood in more than one way, with how they were, for the end.
+    pub(super) fn ambiguous(&self) -> &[String] {
+        match self {
+            Self::Redis(engine) => &engine.ambiguous,
+            // A directory's notes tell of them.
+            Self::Input | Self::Lines { .. } | Self::Kv(_) | Self::Data(_) => &[],
         }
     }
 
@@ -88,6 +110,7 @@ impl SourceFile {
                 Box::new(LineSource::new(input, path.display().to_string()))
             }
             Self::Kv(directory) => Box::new(directory.items()),
+            Self::Redis(engine) => Box::new(engine.items()),
             Self::Data(directory) => Box::new(directory.items(&[])),
         })
     }

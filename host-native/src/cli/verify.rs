@@ -1,4 +1,4 @@
-//! `iii-stream verify`: reads an export, an engine's directory or a data directory, and says what is wrong with it; repairs a data
+//! `iii-stream verify`: reads an export, an engine's directory or its Redis, or a data directory, and says what is wrong with it; repairs a data
 //! directory if asked.
 
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use clap::Args;
 use indicatif::HumanCount;
 
 use super::Failure;
-use super::import::{NamingOptions, look, places, tell_notes};
+use super::import::{NamingOptions, look, places, tell_ambiguous, tell_notes};
 use super::source_file::SourceFile;
 use crate::clock;
 use crate::config::Config;
@@ -29,10 +29,12 @@ drops those of which nothing can. What it drops it keeps in files whose names be
   iii-stream verify data/stream_store
   iii-stream verify --repair data/stream_store
   iii-stream verify backup.jsonl
-  iii-stream verify ./kv_store_data.db"
+  iii-stream verify ./kv_store_data.db
+  iii-stream verify redis://localhost:6379"
 )]
 pub(super) struct VerifyArguments {
-    /// A data directory, a file of JSON lines, - for standard input, or the kv directory of an iii engine.
+    /// A data directory, a file of JSON lines, - for standard input, or the kv directory of an iii engine or its Redis as
+    /// redis://HOST:PORT/DATABASE.
     #[arg(value_name = "PATH")]
     path: PathBuf,
     /// Make a damaged data directory usable again.
@@ -58,7 +60,9 @@ pub(super) fn verify(config: &Config, arguments: &VerifyArguments) -> Result<(),
     }
     let file = SourceFile::find(path, &arguments.naming.naming(), config.bounds.group)?;
     tell_notes(&file);
-    match look(&file, "read")?.damaged {
+    let seen = look(&file, "read")?;
+    tell_ambiguous(&file);
+    match seen.damaged {
         0 => {
             println!("ok");
             Ok(())

@@ -100,6 +100,11 @@ impl Failure {
         }
     }
 
+    /// An error that another instance answered with: passed on unchanged.
+    pub fn from_instance(body: String, is_of_server: bool) -> Self {
+        Self { body, is_of_server }
+    }
+
     /// Whether the server gave this error, so that the function itself may never have been asked.
     pub fn is_of_server(&self) -> bool {
         self.is_of_server

@@ -2,10 +2,12 @@
 
 mod bound_list;
 mod call;
+mod elsewhere;
 mod lane;
 mod notice;
 mod registry;
 mod session_trigger;
+mod stand_ins;
 mod state_trigger;
 mod stream_trigger;
 mod trigger;
@@ -13,10 +15,13 @@ mod trigger;
 pub use call::{
     Answer, Call, CallResult, Failure, Function, Immediate, OnAnswer, Output, ReplyTo, Waiter,
 };
+pub use elsewhere::Elsewhere;
 pub use lane::{LaneContext, Waiting};
 pub use notice::Notices;
+pub(crate) use registry::is_custom_storage;
 pub use registry::{Conflict, Details, FunctionInfo, OwnerId, Registry};
 pub use session_trigger::{JoinTriggers, LeaveTriggers};
+pub use stand_ins::Identity;
 pub use state_trigger::StateTriggers;
 pub use stream_trigger::StreamTriggers;
 pub use trigger::{BindError, Binding, TriggerType, Triggers, TypeInfo};

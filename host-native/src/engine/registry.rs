@@ -1,13 +1,15 @@
-//! Which functions there are, and whose they are. Knows only the [`Function`] trait.
+//! Which functions there are, and whose they are. Knows only the [`Function`] trait, and [`Elsewhere`] for those of other
+//! instances.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::RwLock;
-use tokio::sync::Notify;
+use tokio::sync::watch;
 
 use super::call::{Call, Failure, Function, ReplyTo};
+use super::elsewhere::Elsewhere;
 use crate::metrics::{FunctionCalls, Metrics};
 
 /// Who registered something: a connection, or the server itself. Shape: a UUID.
@@ -66,12 +68,13 @@ impl Entry {
     }
 }
 
-/// Functions by id.
+/// Functions by id. Those of this instance come first; what it does not have is looked for [`Elsewhere`].
 pub struct Registry {
     server: OwnerId,
     metrics: Arc<Metrics>,
     functions: RwLock<HashMap<Arc<str>, Entry>>,
-    changed: Notify,
+    elsewhere: OnceLock<Arc<dyn Elsewhere>>,
+    changes: watch::Sender<()>,
     custom_storage: AtomicUsize,
 }
 
@@ -82,7 +85,8 @@ impl Registry {
             server,
             metrics,
             functions: RwLock::default(),
-            changed: Notify::new(),
+            elsewhere: OnceLock::new(),
+            changes: watch::Sender::new(()),
             custom_storage: AtomicUsize::new(0),
         }
     }
@@ -90,6 +94,12 @@ impl Registry {
     /// Who owns what the server registers itself.
     pub fn server(&self) -> &OwnerId {
         &self.server
+    }
+
+    /// From now on functions that this instance does not have are looked for there. Only the first one counts.
+    pub fn look_elsewhere(&self, elsewhere: Arc<dyn Elsewhere>) {
+        // A second one is never made: there is one cluster for a server.
+        let _ = self.elsewhere.set(elsewhere);
     }
 
     /// Registers a function of the server. Workers cannot replace it.
@@ -137,7 +147,7 @@ impl Registry {
         if functions.insert(id.into(), entry).is_none() && is_custom_storage(id) {
             self.custom_storage.fetch_add(1, Ordering::Relaxed);
         }
-        self.changed.notify_one();
+        self.changes.send_replace(());
         Ok(())
     }
 
@@ -166,45 +176,80 @@ impl Registry {
         if is_custom_storage(id) {
             self.custom_storage.fetch_sub(1, Ordering::Relaxed);
         }
-        self.changed.notify_one();
+        self.changes.send_replace(());
     }
 
-    /// Whether any worker keeps a stream itself. Asked for every call, so it is no more than a look at a number.
+    /// Whether any worker keeps a stream itself. Asked for every call, so it is no more than a look at numbers.
     pub fn has_custom_storage(&self) -> bool {
         0 < self.custom_storage.load(Ordering::Relaxed)
+            || self
+                .elsewhere
+                .get()
+                .is_some_and(|elsewhere| elsewhere.has_custom_storage())
     }
 
     /// The function with this id.
     pub fn find(&self, id: &str) -> Option<Arc<dyn Function>> {
-        self.functions
+        let own = self
+            .functions
             .read()
             .get(id)
-            .map(|entry| entry.function.clone())
+            .map(|entry| entry.function.clone());
+        own.or_else(|| {
+            let elsewhere = self.elsewhere_with(id)?;
+            Some(elsewhere.clone() as Arc<dyn Function>)
+        })
     }
 
     /// What is known of a function.
     pub fn info(&self, id: &str) -> Option<FunctionInfo> {
-        let functions = self.functions.read();
-        functions
-            .get_key_value(id)
-            .map(|(id, entry)| entry.info(id))
-    }
-
-    /// What is known of all functions, sorted by id.
-    pub fn list(&self) -> Vec<FunctionInfo> {
-        let mut functions: Vec<_> = self
+        let own = self
             .functions
             .read()
-            .iter()
-            .map(|(id, entry)| entry.info(id))
-            .collect();
+            .get_key_value(id)
+            .map(|(id, entry)| entry.info(id));
+        own.or_else(|| self.elsewhere.get()?.info(id))
+    }
+
+    /// What is known of all functions, sorted by id; of one that this instance has too, what is known here.
+    pub fn list(&self) -> Vec<FunctionInfo> {
+        let mut functions = self.own_list(|_| true);
+        if let Some(elsewhere) = self.elsewhere.get() {
+            let own = self.functions.read();
+            let others = elsewhere.list().into_iter();
+            functions.extend(others.filter(|function| !own.contains_key(&function.id)));
+        }
         functions.sort_by(|a, b| a.id.cmp(&b.id));
         functions
     }
 
-    /// Waits until the set of functions has changed since the last time.
-    pub async fn changed(&self) {
-        self.changed.notified().await;
+    /// What is known of the functions that workers of this instance have registered, sorted by id.
+    pub fn list_of_workers(&self) -> Vec<FunctionInfo> {
+        let mut functions = self.own_list(|owner| *owner != self.server);
+        functions.sort_by(|a, b| a.id.cmp(&b.id));
+        functions
+    }
+
+    fn own_list(&self, is_wanted: impl Fn(&OwnerId) -> bool) -> Vec<FunctionInfo> {
+        let functions = self.functions.read();
+        let wanted = functions
+            .iter()
+            .filter(|(_, entry)| is_wanted(&entry.owner));
+        wanted.map(|(id, entry)| entry.info(id)).collect()
+    }
+
+    /// Tells of each change of the set of functions; several in quick succession may be told as one.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
+    }
+
+    /// Notes that other instances have other functions than before.
+    pub fn note_change_elsewhere(&self) {
+        self.changes.send_replace(());
+    }
+
+    fn elsewhere_with(&self, id: &str) -> Option<&Arc<dyn Elsewhere>> {
+        self.elsewhere.get().filter(|elsewhere| elsewhere.has(id))
     }
 
     /// Calls a function, or answers that there is none.
@@ -217,15 +262,41 @@ impl Registry {
         match found {
             Some((function, Some(calls))) => function.invoke(call, reply.measured(calls)),
             Some((function, None)) => function.invoke(call, reply),
-            None => reply.send(Err(Failure::function_not_found(
-                call.function_id,
-                namespace,
-            ))),
+            None => match self.elsewhere_with(call.function_id) {
+                Some(elsewhere) => elsewhere.invoke(call, reply),
+                None => reply.send(Err(Failure::function_not_found(
+                    call.function_id,
+                    namespace,
+                ))),
+            },
         }
+    }
+
+    /// Whether a worker of this instance has the function.
+    pub fn has_of_worker(&self, id: &str) -> bool {
+        let functions = self.functions.read();
+        let entry = functions.get(id);
+        entry.is_some_and(|entry| entry.owner != self.server)
+    }
+
+    /// Calls a function of a worker of this instance, as another instance asks for it, and says whether one has it. Never looks
+    /// elsewhere, so that no call goes in circles.
+    pub fn invoke_of_worker(&self, call: &Call<'_>, reply: impl FnOnce() -> ReplyTo) -> bool {
+        let found = self
+            .functions
+            .read()
+            .get(call.function_id)
+            .filter(|entry| entry.owner != self.server)
+            .map(|entry| entry.function.clone());
+        let is_here = found.is_some();
+        if let Some(function) = found {
+            function.invoke(call, reply());
+        }
+        is_here
     }
 }
 
 /// Whether a function keeps a stream, by its name: `stream::set(chat)`.
-fn is_custom_storage(id: &str) -> bool {
+pub(crate) fn is_custom_storage(id: &str) -> bool {
     id.starts_with("stream::") && id.ends_with(')')
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use iii_stream_core::event::{trigger_input, wants};
 use iii_stream_core::fields::{FieldError, Fields};
-use iii_stream_core::{Change, GroupKey, GroupRef, Kind};
+use iii_stream_core::{Change, GroupKey, GroupRef, Kind, Position};
 use parking_lot::RwLock;
 
 use super::bound_list::BoundList;
@@ -134,6 +134,10 @@ impl Follower for StreamTriggers {
 
     fn missed(&self, group: &GroupKey, _events: bool) {
         tracing::error!(stream = %group.stream, group = %group.group, "stream triggers missed changes: the group's feed was full (feed_pending_max)");
+    }
+
+    fn restarted(&self, _group: &GroupKey, _at: &Position) {
+        // They are called for changes alone, and keep no state that could be of another history.
     }
 }
 

@@ -5,8 +5,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 use super::registry::{Details, OwnerId};
+use super::stand_ins::StandIns;
 
 /// What a worker bound: when something of this type happens, call this function.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,15 +66,18 @@ const BINDINGS_MAX: usize = 100_000;
 const TYPES_MAX: usize = 10_000;
 
 /// Trigger types and bindings by id. A binding of a type that nobody provides is parked, and fires once somebody does.
+/// Bindings of other instances that have to be known here are bound by [`StandIns`].
 pub struct Triggers {
     server: OwnerId,
     tables: Mutex<Tables>,
+    changes: watch::Sender<()>,
 }
 
 #[derive(Default)]
 struct Tables {
     types: HashMap<Arc<str>, Provided>,
     bindings: HashMap<Arc<str>, Bound>,
+    stand_ins: StandIns,
 }
 
 struct Provided {
@@ -93,6 +98,7 @@ impl Triggers {
         Self {
             server,
             tables: Mutex::default(),
+            changes: watch::Sender::new(()),
         }
     }
 
@@ -125,7 +131,9 @@ impl Triggers {
         provider: Arc<dyn TriggerType>,
     ) -> bool {
         let mut tables = self.tables.lock();
-        let Tables { types, bindings } = &mut *tables;
+        let Tables {
+            types, bindings, ..
+        } = &mut *tables;
         let is_of_server = types
             .get(id)
             .is_some_and(|provided| provided.owner == self.server);
@@ -168,7 +176,9 @@ impl Triggers {
     pub fn bind(&self, binding: Binding) -> Result<(), BindError> {
         let binding = Arc::new(binding);
         let mut tables = self.tables.lock();
-        tables.unbind(&binding.id);
+        if tables.unbind(&binding.id) {
+            self.changes.send_replace(());
+        }
         if BINDINGS_MAX <= tables.bindings.len() {
             return Err(BindError {
                 message: format!("there are {BINDINGS_MAX} bindings, which is the limit"),
@@ -181,10 +191,32 @@ impl Triggers {
             }
             None => true,
         };
+        if let Some(stand_in) = tables.stand_ins.own_came(&binding) {
+            tables.provider_unbinds(&stand_in);
+        }
         tables
             .bindings
             .insert(binding.id.clone(), Bound { binding, is_parked });
+        self.changes.send_replace(());
         Ok(())
+    }
+
+    /// Binds what another instance has bound, and what it had and has no more is unbound; none at all takes the instance away.
+    /// Equal bindings are bound once, and one that this instance has itself is not bound again.
+    pub fn stand_in_for(&self, instance: &OwnerId, bindings: Vec<Arc<Binding>>) {
+        let mut tables = self.tables.lock();
+        let changed = tables.stand_ins.set(instance, bindings);
+        for stand_in in &changed.bind {
+            tables.provider_binds(stand_in);
+        }
+        for stand_in in &changed.unbind {
+            tables.provider_unbinds(stand_in);
+        }
+    }
+
+    /// Tells of each change of this instance's own bindings; several in quick succession may be told as one.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
     }
 
     /// Takes a binding away; does nothing unless `owner` made it.
@@ -196,19 +228,24 @@ impl Triggers {
             .is_some_and(|bound| bound.binding.owner == *owner)
         {
             tables.unbind(id);
+            self.changes.send_replace(());
         }
     }
 
     /// Takes a binding away, whoever made it. Whether there was one.
     pub fn unbind_any(&self, id: &str) -> bool {
-        self.tables.lock().unbind(id)
+        let was_bound = self.tables.lock().unbind(id);
+        self.changes.send_replace(());
+        was_bound
     }
 
     /// Parks a binding that the provider of its type does not want, and gives it. `None` when `provider` does not provide
     /// the type.
     pub fn refused_by(&self, id: &str, provider: &OwnerId) -> Option<Arc<Binding>> {
         let mut tables = self.tables.lock();
-        let Tables { types, bindings } = &mut *tables;
+        let Tables {
+            types, bindings, ..
+        } = &mut *tables;
         let bound = bindings.get_mut(id)?;
         let provided = types.get(&bound.binding.trigger_type)?;
         if provided.owner != *provider {
@@ -228,6 +265,9 @@ impl Triggers {
             .filter(|binding| binding.owner == *owner)
             .cloned()
             .collect();
+        if !bindings.is_empty() {
+            self.changes.send_replace(());
+        }
         for binding in bindings {
             tables.unbind(&binding.id);
         }
@@ -264,7 +304,7 @@ impl Triggers {
         types
     }
 
-    /// All bindings, sorted by id.
+    /// All bindings of this instance, sorted by id.
     pub fn bindings(&self) -> Vec<Arc<Binding>> {
         let mut bindings: Vec<_> = self
             .tables
@@ -283,10 +323,30 @@ impl Tables {
         let Some(Bound { binding, is_parked }) = self.bindings.remove(id) else {
             return false;
         };
-        if let Some(provided) = self.types.get(&binding.trigger_type).filter(|_| !is_parked) {
-            provided.provider.unbind(&binding);
+        // Before the binding goes: a guard must not be away for a moment.
+        if let Some(stand_in) = self.stand_ins.own_goes(&binding) {
+            self.provider_binds(&stand_in);
+        }
+        if !is_parked {
+            self.provider_unbinds(&binding);
         }
         true
+    }
+
+    /// Binds what stands in for a binding of another instance, which has checked its config.
+    fn provider_binds(&self, stand_in: &Arc<Binding>) {
+        let Some(provided) = self.types.get(&stand_in.trigger_type) else {
+            return;
+        };
+        if let Err(error) = provided.provider.bind(stand_in) {
+            tracing::warn!(trigger = %stand_in.id, %error, "a trigger of another instance cannot be bound here");
+        }
+    }
+
+    fn provider_unbinds(&self, binding: &Arc<Binding>) {
+        if let Some(provided) = self.types.get(&binding.trigger_type) {
+            provided.provider.unbind(binding);
+        }
     }
 
     fn park(&mut self, trigger_type: &str) {
@@ -352,6 +412,23 @@ mod tests {
             Vec::<String>::new(),
             "a binding that was refused is not taken back"
         );
+    }
+
+    #[test]
+    fn a_binding_of_another_instance_is_bound_while_this_one_has_no_equal_one() {
+        let triggers = Triggers::new("server".into());
+        let noting = Arc::new(Noting::default());
+        triggers.register_builtin_type("t", "", noting.clone());
+        let said = || noting.0.lock().drain(..).collect::<Vec<_>>();
+        triggers.stand_in_for(&"other".into(), vec![Arc::new(binding("a", "v"))]);
+        assert_eq!(said(), ["bind other/a"]);
+        assert!(triggers.bindings().is_empty(), "it is the other instance's");
+        assert_eq!(triggers.bind(binding("a", "w")), Ok(()));
+        assert_eq!(said(), ["bind a", "unbind other/a"]);
+        triggers.remove_owner(&"w".into());
+        assert_eq!(said(), ["bind other/a", "unbind a"]);
+        triggers.stand_in_for(&"other".into(), Vec::new());
+        assert_eq!(said(), ["unbind other/a"]);
     }
 
     #[test]

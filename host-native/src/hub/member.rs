@@ -5,11 +5,13 @@
 //! *Lagging*: its peer reads too slowly, changes have passed it by, and it is owed a fresh `sync` or a resume. An event is told
 //! once for all subscriptions, so whoever lags is told nothing more of the group before all of them have begun anew.
 
+mod restarting;
+
 use std::cell::Cell;
 use std::sync::Arc;
 
 use iii_stream_core::event::wants;
-use iii_stream_core::{Change, GroupRef, Kind, View};
+use iii_stream_core::{Change, GroupRef, Kind, Position, View};
 
 use super::batch::Batch;
 use super::dialect::{Dialect, Framing};
@@ -32,6 +34,10 @@ pub(super) struct Member {
     synced: u64,
     /// Changes after this one have passed by some subscription.
     lags_since: Option<u64>,
+    /// How often the group's history had begun anew when this member was last told.
+    restarts: u32,
+    /// The history has begun anew, and nobody has asked yet for whom it has. Changes are held back until then.
+    is_restarted: bool,
 }
 
 /// What is held back.
@@ -54,8 +60,18 @@ struct Subscription {
     item: Option<Arc<str>>,
     /// Its `sync` told of all changes up to this one.
     synced: u64,
+    standing: Standing,
+}
+
+/// Whether a subscription has seen what it was to see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// It has.
+    Current,
     /// Changes after this one have passed it by, and it has not begun anew.
-    behind: Option<u64>,
+    Behind(u64),
+    /// The history that it was told of has ended, and it has not begun anew.
+    Restarted,
 }
 
 /// What a connection subscribes to.
@@ -71,15 +87,22 @@ pub struct Subscribing {
     pub clients: Clients,
 }
 
-/// A subscription that changes have passed by, with the last one that it has seen.
-pub type Behind = (Arc<str>, u64);
+/// A subscription that changes have passed by, or whose history has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Behind {
+    /// Which one.
+    pub subscription_id: Arc<str>,
+    /// The last change that it has seen. `None` where its history has ended: there is nothing to go on from.
+    pub since: Option<Position>,
+}
 
 /// What is to be done after a subscription's beginning was handed in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Joined {
     /// The subscription is live.
     Live,
-    /// The connection has seen later changes than the snapshot holds: take another one.
+    /// The connection has seen later changes than the snapshot holds, or the group's history has begun anew since: take another
+    /// one.
     SnapshotTooOld,
     /// The connection is gone.
     Gone,
@@ -89,7 +112,10 @@ pub enum Joined {
 #[derive(Clone, Copy)]
 pub(super) struct Context<'a> {
     pub(super) group: GroupRef<'a>,
-    pub(super) epoch: &'a str,
+    /// Names the history that its changes are of now.
+    pub(super) epoch: &'a Arc<str>,
+    /// How often it has begun anew.
+    pub(super) restarts: u32,
     pub(super) held_max: usize,
     pub(super) metrics: &'a Metrics,
     pub(super) tally: &'a Tally,
@@ -115,6 +141,7 @@ impl Member {
         outbox: Arc<Outbox>,
         dialect: Dialect,
         view: View,
+        restarts: u32,
     ) -> Self {
         Self {
             connection,
@@ -126,6 +153,8 @@ impl Member {
             seen: 0,
             synced: 0,
             lags_since: None,
+            restarts,
+            is_restarted: false,
         }
     }
 
@@ -138,31 +167,44 @@ impl Member {
         self.seen.max(synced)
     }
 
-    /// The subscriptions that changes have passed by, each with the last one that it was told of; asked once, by whoever
-    /// makes good for it. Changes are held back from now on, once for each of them.
-    pub(super) fn take_lag(&mut self) -> Vec<Behind> {
-        let Some(since) = self.lags_since.take() else {
+    /// The subscriptions that changes have passed by or whose history has ended; asked once, by whoever makes good for it.
+    /// Changes are held back from now on, once for each of them.
+    pub(super) fn take_lag(&mut self, context: Context<'_>) -> Vec<Behind> {
+        if self.restarts != context.restarts {
+            // It is about to learn that its history has ended.
             return Vec::new();
-        };
-        let behind: Vec<_> = self
-            .subscriptions
-            .iter_mut()
-            .map(|subscription| {
-                let since = since.max(subscription.synced);
-                let behind = *subscription.behind.get_or_insert(since);
-                (subscription.id.clone(), behind)
-            })
+        }
+        let since = self.lags_since.take();
+        let is_restarted = std::mem::take(&mut self.is_restarted);
+        if let Some(since) = since {
+            for subscription in &mut self.subscriptions {
+                if subscription.standing == Standing::Current {
+                    subscription.standing = Standing::Behind(since.max(subscription.synced));
+                }
+            }
+        } else if !is_restarted {
+            return Vec::new();
+        }
+        let behind = self.subscriptions.iter();
+        let behind: Vec<_> = behind
+            .filter_map(|subscription| subscription.behind(context.epoch))
             .collect();
         behind.iter().for_each(|_| self.hold());
+        if is_restarted {
+            self.release(context);
+        }
         behind
     }
 
-    /// Since which change some have passed a subscription by that has not begun anew.
-    pub(super) fn behind(&self, subscription_id: &str) -> Option<u64> {
+    /// A subscription that changes have passed by or whose history has ended, if it has not begun anew.
+    pub(super) fn behind(&self, subscription_id: &str, context: Context<'_>) -> Option<Behind> {
+        if self.restarts != context.restarts {
+            return None;
+        }
         let mut subscriptions = self.subscriptions.iter();
         subscriptions
             .find(|subscription| &*subscription.id == subscription_id)?
-            .behind
+            .behind(context.epoch)
     }
 
     /// Begins to hold changes back.
@@ -193,13 +235,14 @@ impl Member {
         frames: &[Frame],
         context: Context<'_>,
     ) -> Joined {
-        if seq < self.seen.max(self.synced) {
+        if self.restarts != context.restarts || seq < self.seen.max(self.synced) {
             return Joined::SnapshotTooOld;
         }
         // An event now would hide from a subscription that is still behind what it has missed: the client cannot know yet
         // that it is. Those who have begun get it after the last of them, and by its sequence see whether it is news.
-        let is_some_behind = self.subscriptions.iter().any(|other| self.is_mute(other));
-        if !is_some_behind && let Some(hold) = &mut self.hold {
+        if !self.is_some_mute()
+            && let Some(hold) = &mut self.hold
+        {
             let count = hold
                 .changes
                 .iter()
@@ -218,7 +261,7 @@ impl Member {
             id: join.subscription_id.clone(),
             item: join.item.clone(),
             synced: seq,
-            behind: None,
+            standing: Standing::Current,
         });
         if join.item.is_none() && !self.dialect.is_version_2 {
             // This `sync` tells of everything, to the connection's other subscriptions of the group too.
@@ -377,7 +420,29 @@ impl Member {
     /// Whether a subscription is told nothing until it begins anew. Version 1 has no positions that could be wrong: its next
     /// `sync` is right whatever came before.
     fn is_mute(&self, subscription: &Subscription) -> bool {
-        self.dialect.is_version_2 && subscription.behind.is_some()
+        self.dialect.is_version_2 && subscription.standing != Standing::Current
+    }
+
+    fn is_some_mute(&self) -> bool {
+        self.subscriptions.iter().any(|other| self.is_mute(other))
+    }
+}
+
+impl Subscription {
+    /// Where it left off in the history of this name, if it has to begin anew.
+    fn behind(&self, epoch: &Arc<str>) -> Option<Behind> {
+        let since = match self.standing {
+            Standing::Current => return None,
+            Standing::Behind(seq) => Some(Position {
+                epoch: epoch.clone(),
+                seq,
+            }),
+            Standing::Restarted => None,
+        };
+        Some(Behind {
+            subscription_id: self.id.clone(),
+            since,
+        })
     }
 }
 
@@ -411,6 +476,14 @@ impl Hold {
         }
     }
 
+    /// Takes out what is held back, because its history has ended. What was dropped of it is only missed where it was custom
+    /// events.
+    fn take(&mut self) -> Vec<Arc<Change>> {
+        self.is_overrun = self.lost_events;
+        self.bytes = 0;
+        std::mem::take(&mut self.changes)
+    }
+
     fn overrun(&mut self) {
         self.is_overrun = true;
         self.lost_events |= self.changes.iter().any(|change| is_event(change));
@@ -420,265 +493,4 @@ impl Hold {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::ops::RangeInclusive;
-    use std::task::{Context as TaskContext, Poll, Waker};
-
-    use iii_stream_core::{GroupKey, Json};
-
-    use super::*;
-
-    const GROUP: GroupRef<'_> = GroupRef {
-        stream: "s",
-        group: "g",
-    };
-    const VERSION_2: Dialect = Dialect {
-        is_version_2: true,
-        ..Dialect::VERSION_1
-    };
-    const QUEUE_BYTES_MAX: usize = 1_000;
-
-    /// A member of version 2 with what it needs.
-    struct Fixture {
-        metrics: Metrics,
-        tally: Tally,
-        member: Member,
-    }
-
-    impl Fixture {
-        fn new() -> Self {
-            Self::of(VERSION_2, View::All)
-        }
-
-        fn of(dialect: Dialect, view: View) -> Self {
-            let outbox = Arc::new(Outbox::to_taker(QUEUE_BYTES_MAX));
-            Self {
-                metrics: Metrics::default(),
-                tally: Tally::default(),
-                member: Member::new(1, outbox, dialect, view),
-            }
-        }
-
-        fn with<T>(&mut self, act: impl FnOnce(&mut Member, Context<'_>) -> T) -> T {
-            let context = Context {
-                group: GROUP,
-                epoch: "e",
-                held_max: 100,
-                metrics: &self.metrics,
-                tally: &self.tally,
-            };
-            act(&mut self.member, context)
-        }
-
-        /// Begins a subscription as its connection does.
-        fn begin(&mut self, id: &str, item: Option<&str>, seq: u64) {
-            let join = Subscribing {
-                subscription_id: id.into(),
-                group: GroupKey {
-                    stream: "s".into(),
-                    group: "g".into(),
-                },
-                item: item.map(Into::into),
-                clients: None,
-            };
-            let frame = Frame::encoded(format!("<{id}:{seq}>").into());
-            let joined = self.with(|member, context| member.begin(&join, seq, &[frame], context));
-            assert_eq!(joined, Joined::Live);
-        }
-
-        fn hold(&mut self) {
-            self.with(|member, _| member.hold());
-        }
-
-        fn release(&mut self) {
-            self.with(Member::release);
-        }
-
-        fn take(&mut self, seqs: RangeInclusive<u64>) {
-            let changes: Vec<_> = seqs.map(|seq| change(seq, Some("1"))).collect();
-            self.take_changes(&changes);
-        }
-
-        fn take_changes(&mut self, changes: &[Arc<Change>]) {
-            let batch = Batch::new(GROUP, "e", changes);
-            self.with(|member, context| member.take(&batch, context));
-        }
-
-        /// Lets nothing more through until it is read.
-        fn fill(&mut self) {
-            let filling = Frame::encoded("#".repeat(QUEUE_BYTES_MAX).into());
-            assert!(self.member.outbox.deliver(&filling).is_ok());
-        }
-
-        /// What was sent, in short: the subscriptions that began, and the sequences of events.
-        fn read(&mut self) -> String {
-            let cx = TaskContext::from_waker(Waker::noop());
-            let mut out = String::new();
-            while let Poll::Ready(Some(bytes)) = self.member.outbox.poll_take(&cx) {
-                let text = String::from_utf8_lossy(&bytes).into_owned();
-                if text.starts_with('<') {
-                    out.push_str(&text);
-                }
-                for part in text.split(r#""seq":"#).skip(1) {
-                    let digits: String = part.chars().take_while(char::is_ascii_digit).collect();
-                    out.push_str(&format!(" {digits} "));
-                }
-            }
-            out
-        }
-    }
-
-    fn change(seq: u64, value: Option<&str>) -> Arc<Change> {
-        change_of(Some("i"), seq, value)
-    }
-
-    fn change_of(item: Option<&str>, seq: u64, value: Option<&str>) -> Arc<Change> {
-        Arc::new(Change {
-            seq,
-            timestamp: seq,
-            item: item.map(Into::into),
-            kind: Kind::Update,
-            value: value.map(|text| Json::from_text(text).expect("JSON text")),
-            ops: None,
-            base: None,
-            mutation: None,
-        })
-    }
-
-    fn behind(lag: &[(Arc<str>, u64)]) -> Vec<(&str, u64)> {
-        lag.iter().map(|(id, since)| (&**id, *since)).collect()
-    }
-
-    #[test]
-    fn a_join_does_not_move_where_another_subscription_is() {
-        let mut fixture = Fixture::new();
-        fixture.begin("a", None, 10);
-        fixture.hold();
-        // Changes 11 to 20 are in this snapshot, but on their way only.
-        fixture.begin("b", None, 20);
-        fixture.release();
-        assert_eq!(fixture.member.position("a"), 10);
-        assert_eq!(fixture.member.position("b"), 20);
-        fixture.fill();
-        fixture.take(11..=25);
-        let lag = fixture.member.take_lag();
-        assert_eq!(behind(&lag), [("a", 10), ("b", 20)]);
-    }
-
-    #[test]
-    fn whoever_lags_is_told_nothing_before_all_have_begun_anew() {
-        let mut fixture = Fixture::new();
-        fixture.begin("a", None, 10);
-        fixture.begin("b", Some("i"), 10);
-        fixture.fill();
-        fixture.take(11..=20);
-        fixture.read();
-        let lag = fixture.member.take_lag();
-        assert_eq!(behind(&lag), [("a", 10), ("b", 10)]);
-        fixture.take(21..=22);
-        fixture.begin("a", None, 21);
-        fixture.release();
-        fixture.take(23..=23);
-        assert_eq!(fixture.read(), "<a:21>", "b does not know yet that it lags");
-        // Another one begins meanwhile.
-        fixture.hold();
-        fixture.begin("c", None, 22);
-        fixture.release();
-        fixture.begin("b", Some("i"), 23);
-        fixture.release();
-        assert_eq!(fixture.read(), "<c:22><b:23> 22  23 ");
-        fixture.take(24..=24);
-        assert_eq!(fixture.read(), " 24 ");
-        assert!(fixture.member.take_lag().is_empty());
-    }
-
-    #[test]
-    fn what_is_held_back_is_bounded_in_bytes() {
-        let mut fixture = Fixture::new();
-        fixture.begin("a", None, 10);
-        fixture.hold();
-        let large = format!(r#""{}""#, "x".repeat(QUEUE_BYTES_MAX));
-        fixture.take_changes(&[change(11, Some(&large))]);
-        fixture.take(12..=12);
-        fixture.release();
-        assert_eq!(fixture.read(), "<a:10>");
-        assert_eq!(behind(&fixture.member.take_lag()), [("a", 10)]);
-    }
-
-    #[test]
-    fn an_older_change_without_its_value_is_no_reason_to_lag() {
-        let mut fixture = Fixture::new();
-        fixture.begin("a", None, 10);
-        fixture.take_changes(&[change(10, None), change(11, Some("1"))]);
-        assert_eq!(fixture.read(), "<a:10> 11 ");
-        fixture.take_changes(&[change(12, None)]);
-        assert_eq!(behind(&fixture.member.take_lag()), [("a", 11)]);
-    }
-
-    fn some_items() -> View {
-        let grants = r#"[{"stream":"*","group":"*","item":"i*","can":["read"]}]"#;
-        let grants = iii_stream_core::Grants::from_text(grants).expect("grants");
-        grants.view(GROUP)
-    }
-
-    #[test]
-    fn a_member_is_told_what_it_may_read_whether_held_back_or_not() {
-        let mut fixture = Fixture::of(VERSION_2, some_items());
-        fixture.begin("a", None, 10);
-        let of = |item, seq| change_of(item, seq, Some("1"));
-        let run = |first| {
-            [
-                of(Some("other"), first),
-                of(Some("i1"), first + 1),
-                of(None, first + 2),
-                of(Some("other"), first + 3),
-            ]
-        };
-        fixture.take_changes(&run(11));
-        assert_eq!(fixture.read(), "<a:10> 12  13 ");
-        assert_eq!(
-            fixture.member.position("a"),
-            14,
-            "it was shown all there is to see"
-        );
-        fixture.hold();
-        fixture.take_changes(&run(15));
-        fixture.begin("b", None, 16);
-        fixture.release();
-        assert_eq!(fixture.read(), " 16 <b:16> 17 ");
-        fixture.fill();
-        fixture.take_changes(&[of(Some("other"), 19)]);
-        assert!(fixture.member.take_lag().is_empty(), "nothing was missed");
-        fixture.take_changes(&run(20));
-        assert_eq!(behind(&fixture.member.take_lag()), [("a", 19), ("b", 19)]);
-    }
-
-    #[test]
-    fn a_change_without_a_value_is_no_reason_to_lag_where_it_may_not_be_read() {
-        let mut fixture = Fixture::of(VERSION_2, some_items());
-        fixture.begin("a", None, 10);
-        fixture.take_changes(&[change_of(Some("other"), 11, None), change(12, Some("1"))]);
-        assert_eq!(fixture.read(), "<a:10> 12 ");
-    }
-
-    #[test]
-    fn positions_of_an_event_stream_are_of_the_part_that_it_shows() {
-        let view = some_items();
-        let told = view.epoch("e").into_owned();
-        let dialect = Dialect {
-            framing: Framing::EventStream,
-            ..VERSION_2
-        };
-        let mut fixture = Fixture::of(dialect, view);
-        fixture.begin("a", None, 10);
-        fixture.read();
-        fixture.take_changes(&[change(11, Some("1"))]);
-        let cx = TaskContext::from_waker(Waker::noop());
-        let Poll::Ready(Some(bytes)) = fixture.member.outbox.poll_take(&cx) else {
-            panic!("an event is sent");
-        };
-        let text = String::from_utf8_lossy(&bytes).into_owned();
-        assert!(text.starts_with(&format!("id: {told}:11\n")), "{text}");
-        assert_ne!(told, "e");
-    }
-}
+mod tests;

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use hashbrown::{DefaultHashBuilder, HashMap};
-use iii_stream_core::{Change, GroupKey, GroupRef, View};
+use iii_stream_core::{Change, GroupKey, GroupRef, Position, View};
 use parking_lot::RwLock;
 
 pub use dialect::{At, Dialect, Framing};
@@ -33,10 +33,22 @@ pub type ConnectionId = u64;
 /// The table of topics is parted so that groups do not wait for each other. A power of two.
 const SHARDS: usize = 64;
 
+/// Learns which groups have subscribers. Called while a part of the table is held, so it must not block, and must not call the
+/// hub.
+pub trait Audience: Send + Sync {
+    /// A group has a first subscriber: before that one can read anything of it.
+    fn came(&self, group: &GroupKey);
+
+    /// A group has no subscribers any more.
+    fn went(&self, group: &GroupKey);
+}
+
 /// See the module.
 pub struct Hub {
     shards: Vec<RwLock<HashMap<GroupKey, Arc<Topic>>>>,
     hasher: DefaultHashBuilder,
+    /// Who has to know for which groups there are subscribers.
+    audience: Option<Arc<dyn Audience>>,
     /// Changes held back for one connection and group while it joins. Beyond it they are dropped, and a fresh `sync` follows.
     held_max: usize,
     metrics: Arc<Metrics>,
@@ -44,8 +56,13 @@ pub struct Hub {
 
 impl Hub {
     /// Nobody subscribes yet. A connection that joins a group holds back at most `held_max` of its changes.
-    pub fn new(held_max: usize, metrics: Arc<Metrics>) -> Self {
+    pub fn new(
+        held_max: usize,
+        audience: Option<Arc<dyn Audience>>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self {
+            audience,
             shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
             hasher: DefaultHashBuilder::default(),
             held_max,
@@ -75,6 +92,9 @@ impl Hub {
         let mut shard = self.shard(seat.topic.key.as_ref()).write();
         if seat.topic.exit(seat) {
             shard.remove(&seat.topic.key);
+            if let Some(audience) = &self.audience {
+                audience.went(&seat.topic.key);
+            }
         }
     }
 
@@ -98,6 +118,9 @@ impl Hub {
         }
         let mut shard = self.shard(group.as_ref()).write();
         let topic = shard.entry(group.clone()).or_insert_with(|| {
+            if let Some(audience) = &self.audience {
+                audience.came(group);
+            }
             Arc::new(Topic::new(
                 group.clone(),
                 self.held_max,
@@ -127,6 +150,12 @@ impl Follower for Hub {
     fn missed(&self, group: &GroupKey, events: bool) {
         if let Some(topic) = self.find(group.as_ref()) {
             topic.missed(events);
+        }
+    }
+
+    fn restarted(&self, group: &GroupKey, at: &Position) {
+        if let Some(topic) = self.find(group.as_ref()) {
+            topic.restarted(at);
         }
     }
 }

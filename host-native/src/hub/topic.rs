@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use iii_stream_core::{Change, GroupKey, View};
+use iii_stream_core::{Change, GroupKey, Position, View};
 use parking_lot::Mutex;
 
 use super::ConnectionId;
@@ -31,6 +31,8 @@ const WALK_BYTES: u64 = 1_024 * 1_024;
 pub(super) struct Topic {
     pub(super) key: GroupKey,
     state: Mutex<State>,
+    /// Read while a chunk is held, so nothing else is locked while this is.
+    history: Mutex<History>,
     /// Members that take values; the others are content with operations.
     values_wanted: AtomicUsize,
     held_max: usize,
@@ -42,10 +44,17 @@ struct State {
     /// Chunks that have room, some of them perhaps no more.
     with_room: Vec<usize>,
     members: usize,
-    /// Names the group's history.
-    epoch: Arc<str>,
     /// No longer in the table: whoever still holds this topic must look it up again.
     is_removed: bool,
+}
+
+/// The history that the members are told of.
+#[derive(Clone)]
+struct History {
+    /// Its name; empty before anybody knows it.
+    epoch: Arc<str>,
+    /// How often it has begun anew since the first member came.
+    restarts: u32,
 }
 
 struct Chunk {
@@ -69,8 +78,11 @@ impl Topic {
                 chunks: Vec::with_capacity(1),
                 with_room: Vec::new(),
                 members: 0,
-                epoch: "".into(),
                 is_removed: false,
+            }),
+            history: Mutex::new(History {
+                epoch: "".into(),
+                restarts: 0,
             }),
             values_wanted: AtomicUsize::new(0),
             held_max,
@@ -103,8 +115,11 @@ impl Topic {
             self.values_wanted.fetch_add(1, Ordering::AcqRel);
         }
         let chunk = state.chunk_with_room();
-        let member = Member::new(connection, outbox.clone(), dialect, view.clone());
-        chunk.members.lock().push(member);
+        let mut members = chunk.members.lock();
+        let restarts = self.history().restarts;
+        let member = Member::new(connection, outbox.clone(), dialect, view.clone(), restarts);
+        members.push(member);
+        drop(members);
         Some(Seat {
             topic: self.clone(),
             chunk,
@@ -138,8 +153,8 @@ impl Topic {
 
     /// Brings the next changes to all members.
     pub(super) async fn deliver(&self, changes: &[Arc<Change>]) {
-        let epoch = self.epoch();
-        let batch = Batch::new(self.key.as_ref(), &epoch, changes);
+        let history = self.history();
+        let batch = Batch::new(self.key.as_ref(), &history.epoch, changes);
         let tally = Tally::default();
         let (mut index, mut bytes_before_turn) = (0, 0);
         while let Some(chunk) = self.chunk(index) {
@@ -151,7 +166,7 @@ impl Topic {
                 tokio::task::yield_now().await;
             }
             for member in chunk.members.lock().iter_mut() {
-                member.take(&batch, self.context(&epoch, &tally));
+                member.take(&batch, self.context(&history, &tally));
             }
             index += 1;
         }
@@ -166,29 +181,63 @@ impl Topic {
 
     /// Tells all members that changes were dropped.
     pub(super) fn missed(&self, events: bool) {
-        let epoch = self.epoch();
+        let history = self.history();
+        self.tell(&history, |member, context| {
+            member.take_missed(events, context);
+        });
+    }
+
+    /// Tells all members that the group's history begins anew and is here now.
+    pub(super) fn restarted(&self, at: &Position) {
+        let (old, restarts) = {
+            let mut history = self.history.lock();
+            let new = History {
+                epoch: at.epoch.clone(),
+                restarts: history.restarts.wrapping_add(1),
+            };
+            let restarts = new.restarts;
+            (std::mem::replace(&mut *history, new), restarts)
+        };
+        let kept_seq = (old.epoch == at.epoch).then_some(at.seq);
+        self.tell(&old, |member, context| {
+            member.restart(restarts, kept_seq, context);
+        });
+    }
+
+    fn tell(&self, history: &History, mut tell: impl FnMut(&mut Member, Context<'_>)) {
         let tally = Tally::default();
         let mut index = 0;
         while let Some(chunk) = self.chunk(index) {
             for member in chunk.members.lock().iter_mut() {
-                member.take_missed(events, self.context(&epoch, &tally));
+                tell(member, self.context(history, &tally));
             }
             index += 1;
         }
+        self.count(&tally);
     }
 
     fn chunk(&self, index: usize) -> Option<Arc<Chunk>> {
         self.state.lock().chunks.get(index).cloned()
     }
 
-    fn epoch(&self) -> Arc<str> {
-        self.state.lock().epoch.clone()
+    /// Whether what was read is of the history that the members are told of. The first one names it.
+    fn is_of(&self, epoch: &Arc<str>) -> bool {
+        let mut history = self.history.lock();
+        if history.epoch.is_empty() {
+            history.epoch = epoch.clone();
+        }
+        history.epoch == *epoch
     }
 
-    fn context<'a>(&'a self, epoch: &'a str, tally: &'a Tally) -> Context<'a> {
+    fn history(&self) -> History {
+        self.history.lock().clone()
+    }
+
+    fn context<'a>(&'a self, history: &'a History, tally: &'a Tally) -> Context<'a> {
         Context {
             group: self.key.as_ref(),
-            epoch,
+            epoch: &history.epoch,
+            restarts: history.restarts,
             held_max: self.held_max,
             metrics: &self.metrics,
             tally,
@@ -236,14 +285,14 @@ impl Seat {
         seq: u64,
         frames: &[Frame],
     ) -> Joined {
-        {
-            let mut state = self.topic.state.lock();
-            if state.epoch != *epoch {
-                state.epoch = epoch.clone();
+        self.change(|member, context| {
+            if !self.topic.is_of(epoch) {
+                return Joined::SnapshotTooOld;
             }
-        }
-        self.change(|member, context| member.begin(join, seq, frames, context))
-            .unwrap_or(Joined::Gone)
+            let context = Context { epoch, ..context };
+            member.begin(join, seq, frames, context)
+        })
+        .unwrap_or(Joined::Gone)
     }
 
     /// Ends a subscription.
@@ -257,32 +306,26 @@ impl Seat {
             .unwrap_or(0)
     }
 
-    /// The subscriptions of this connection that changes have passed by, each with the last one that it was told of; asked
-    /// once, by whoever makes good for it. A hold has begun for each, which ends with [`Seat::release`].
+    /// The subscriptions of this connection that changes have passed by or whose history has ended; asked once, by whoever makes
+    /// good for it. A hold has begun for each, which ends with [`Seat::release`].
     pub fn take_lag(&self) -> Vec<Behind> {
-        self.change(|member, _| member.take_lag())
-            .unwrap_or_default()
+        self.change(Member::take_lag).unwrap_or_default()
     }
 
-    /// Since which change some have passed a subscription by that has not begun anew.
-    pub fn behind(&self, subscription_id: &str) -> Option<u64> {
-        self.change(|member, _| member.behind(subscription_id))
+    /// A subscription that changes have passed by or whose history has ended, if it has not begun anew.
+    pub fn behind(&self, subscription_id: &str) -> Option<Behind> {
+        self.change(|member, context| member.behind(subscription_id, context))
             .flatten()
     }
 
-    /// Names the group's history, once a subscription has begun.
-    pub fn epoch(&self) -> Arc<str> {
-        self.topic.epoch()
-    }
-
     fn change<T>(&self, change: impl FnOnce(&mut Member, Context<'_>) -> T) -> Option<T> {
-        let epoch = self.topic.epoch();
         let mut members = self.chunk.members.lock();
+        let history = self.topic.history();
         let member = members
             .iter_mut()
             .find(|member| member.connection == self.connection)?;
         let tally = Tally::default();
-        let changed = change(member, self.topic.context(&epoch, &tally));
+        let changed = change(member, self.topic.context(&history, &tally));
         self.topic.count(&tally);
         Some(changed)
     }

@@ -85,6 +85,20 @@ label! {
     }
 }
 
+label! {
+    /// How a call to Redis ended.
+    RedisOutcome, "outcome" {
+        /// Answered.
+        Ok = "ok",
+        /// Answered with an error.
+        Refused = "refused",
+        /// Not carried out, because Redis was not there in time.
+        Unavailable = "unavailable",
+        /// Sent, but not answered.
+        Unknown = "unknown",
+    }
+}
+
 /// One number for each value of a label.
 #[derive(Debug)]
 pub struct By<L, T> {

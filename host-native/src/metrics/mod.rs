@@ -29,7 +29,7 @@ mod page;
 mod process;
 
 pub use calls::{ByFunction, FunctionCalls, Outcomes};
-pub use label::{By, ByCode, ChangeKind, Label, Port, SlowConsumerEnd};
+pub use label::{By, ByCode, ChangeKind, Label, Port, RedisOutcome, SlowConsumerEnd};
 pub use number::{Counter, Gauge, Histogram, MessageBuckets, TimeBuckets, TimestampLead};
 pub use page::{Info, Metric, Page, Total};
 pub use process::ProcessReadings;
@@ -77,6 +77,19 @@ metrics! {
         invocations_total: Counter = "iii_stream_invocations_total", "calls handed to workers";
         invocation_timeouts: Counter = "iii_stream_invocation_timeouts_total", "calls that a worker did not answer in time (invocation_timeout_ms)";
         trigger_calls_lost: Counter = "iii_stream_trigger_calls_lost_total", "trigger calls lost because too many waited (trigger_queue_max)";
+
+        redis_calls: By<RedisOutcome, Counter> = "iii_stream_redis_calls_total", "calls to Redis that ended, by outcome; a script or a pipeline is one call";
+        redis_calls_in_flight: Gauge = "iii_stream_redis_calls_in_flight", "calls to Redis that wait for their answer, or to be sent";
+        redis_call_seconds: Histogram<TimeBuckets> = "iii_stream_redis_call_seconds", "time from a call to Redis to its end, with all attempts";
+        redis_reconnects: Counter = "iii_stream_redis_reconnects_total", "connections to Redis that were lost";
+        redis_subscriptions: Gauge = "iii_stream_redis_subscriptions", "channels of Redis that are listened to now";
+        redis_messages: Counter = "iii_stream_redis_messages_total", "messages received from channels of Redis";
+
+        cluster_instances: Gauge = "iii_stream_cluster_instances", "instances that share one Redis and are alive, with this one; 0 without Redis";
+        cluster_calls: Arc<Outcomes> = "iii_stream_cluster_calls_total", "calls of functions of other instances that ended; outcome is ok or the error code";
+        cluster_calls_in_flight: Gauge = "iii_stream_cluster_calls_in_flight", "calls of functions of other instances that are not answered yet";
+        cluster_call_seconds: Arc<Histogram<TimeBuckets>> = "iii_stream_cluster_call_seconds", "time from a call of a function of another instance to its answer";
+        cluster_calls_received: Counter = "iii_stream_cluster_calls_received_total", "calls that other instances asked this one for";
     }
 }
 
@@ -112,11 +125,20 @@ metrics! {
         store_folds: Option<Total> = "iii_stream_store_folds_total", "times that the commit log was folded into the streams' files";
         store_loads: Option<Total> = "iii_stream_store_loads_total", "groups loaded from the disk";
         store_evictions: Option<Total> = "iii_stream_store_evictions_total", "groups that left memory because the cache was full";
+        redis_up: Option<u64> = "iii_stream_redis_up", "1 while all servers of Redis that are needed are connected, else 0";
         store_sync_seconds: Option<Arc<Histogram<TimeBuckets>>> = "iii_stream_store_sync_seconds", "time to write one batch to the commit log and to make it safe";
     }
 }
 
 impl Metrics {
+    /// The counts of calls of functions of other instances.
+    pub fn forwarded(&self) -> Arc<FunctionCalls> {
+        Arc::new(FunctionCalls {
+            outcomes: self.cluster_calls.clone(),
+            seconds: self.cluster_call_seconds.clone(),
+        })
+    }
+
     /// The counts of one of the server's own functions.
     pub fn function(&self, id: &str) -> Arc<FunctionCalls> {
         Arc::new(FunctionCalls {

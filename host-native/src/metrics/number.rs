@@ -71,6 +71,12 @@ impl Gauge {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 
+    /// So many now.
+    pub fn set(&self, count: usize) {
+        self.0
+            .store(i64::try_from(count).unwrap_or(i64::MAX), Ordering::Relaxed);
+    }
+
     /// How many there are.
     pub fn get(&self) -> i64 {
         self.0.load(Ordering::Relaxed)

@@ -76,6 +76,7 @@ impl Sources {
             store_folds: total_of_file(|file| file.folds),
             store_loads: total_of_file(|file| file.loads),
             store_evictions: total_of_file(|file| file.evictions),
+            redis_up: None,
             store_sync_seconds: self.store.sync_seconds(),
         }
     }

@@ -1,6 +1,8 @@
 //! Where groups are kept: one trait at the level of commands, so that each store can be atomic in its own way.
 //! Knows no sockets and no functions.
 
+#[cfg(test)]
+mod contract;
 mod deadlines;
 pub mod file;
 mod listing;
@@ -236,6 +238,18 @@ pub trait ChangeSink: Send + Sync {
 
     /// Takes the next change of `group`; `old` is the item's value before, where it is at hand or values were demanded.
     fn publish(&self, group: &GroupKey, change: Arc<Change>, old: Option<&Json>);
+}
+
+/// Takes changes of each group in order too, from a store in which other servers write as well: so some may get lost on their
+/// way, and the history may turn out to be another one.
+pub trait RelaySink: ChangeSink {
+    /// Learns that changes of `group` cannot be told; `events` says whether there may have been custom events among them, which no
+    /// later state tells of.
+    fn missed(&self, group: &GroupKey, events: bool);
+
+    /// Learns that the history of `group` begins anew, or goes on earlier than it was, and is at `at` now. The changes that come
+    /// are later than that.
+    fn restarted(&self, group: &GroupKey, at: &Position);
 }
 
 /// A place where groups are kept.

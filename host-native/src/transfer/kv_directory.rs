@@ -12,11 +12,9 @@ use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use iii_stream_core::is_name;
-use iii_stream_core::limits::NAME_BYTES_MAX;
-
 use super::entry::{Entry, ITEM_BYTES_MAX, ItemSource, Origin, Place, SourceError};
 use super::members::{MemberError, Members};
+use super::naming::{Naming, Split, named};
 
 const SUFFIX: &str = ".bin";
 const LEFTOVER_SUFFIX: &str = ".bin.tmp";
@@ -44,15 +42,6 @@ pub enum KvError {
         /// The directory.
         path: PathBuf,
     },
-}
-
-/// How file names are understood where there is a choice.
-#[derive(Clone, Debug, Default)]
-pub struct Naming {
-    /// All names are scopes of the state, also those that begin with `stream:`.
-    pub is_state: bool,
-    /// Streams that are known to be there; only those with a colon in their name matter. The longest one that fits is it.
-    pub streams: Vec<String>,
 }
 
 /// What a directory holds, before any file is opened.
@@ -298,46 +287,25 @@ fn decode(stem: &str) -> Result<String, String> {
 
 /// Whose file it is, and what people should know about that.
 fn owner_of(index: &str, naming: &Naming) -> Result<(Owner, Option<String>), String> {
-    let stream_and_group = index
+    let joined = index
         .strip_prefix(STREAM_PREFIX)
-        .filter(|rest| !naming.is_state && rest.contains(':'));
-    let Some(rest) = stream_and_group else {
+        .filter(|_| !naming.is_state);
+    let split = joined.and_then(|joined| Some((joined, naming.split(joined)?)));
+    let Some((joined, split)) = split else {
         named("the scope", index)?;
         return Ok((Owner::Scope(index.into()), None));
     };
-    let known = naming
-        .streams
-        .iter()
-        .filter_map(|stream| {
-            Some((
-                stream.as_str(),
-                rest.strip_prefix(stream)?.strip_prefix(':')?,
-            ))
-        })
-        .max_by_key(|(stream, _)| stream.len());
-    let first = rest.split_once(':');
-    // Proof: `rest` has a colon.
-    let (stream, group) = known.or(first).unwrap_or((rest, ""));
-    named("the stream's name", stream)?;
-    named("the group's id", group)?;
-    let is_ambiguous = known.is_none() && group.contains(':');
+    let Split {
+        stream,
+        group,
+        is_ambiguous,
+    } = split?;
     let note = is_ambiguous.then(|| {
         format!(
-            "`{rest}` can be split in more than one way; taken as stream `{stream}`, group `{group}`. If the stream's name has a colon, give it with --stream-name"
+            "`{joined}` can be split in more than one way; taken as stream `{stream}`, group `{group}`. If the stream's name has a colon, give it with --stream-name"
         )
     });
-    let (stream, group) = (stream.into(), group.into());
     Ok((Owner::Group { stream, group }, note))
-}
-
-fn named(what: &str, name: &str) -> Result<(), String> {
-    if is_name(name) {
-        return Ok(());
-    }
-    let bytes = name.len();
-    Err(format!(
-        "{what} has {bytes} bytes, allowed are 1 to {NAME_BYTES_MAX}"
-    ))
 }
 
 #[cfg(test)]

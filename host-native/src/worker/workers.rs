@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use indexmap::IndexMap;
 use parking_lot::Mutex;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -234,6 +235,7 @@ pub struct Workers {
     connected: Mutex<HashMap<OwnerId, Arc<Worker>>>,
     /// The trigger type `engine::workers-available`.
     availability: Arc<Notices>,
+    changes: watch::Sender<()>,
     pub(super) metrics: Arc<Metrics>,
 }
 
@@ -263,8 +265,14 @@ impl Workers {
             limits,
             connected: Mutex::default(),
             availability,
+            changes: watch::Sender::new(()),
             metrics,
         }
+    }
+
+    /// Tells of each worker that came, described itself or went; several in quick succession may be told as one.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
     }
 
     pub(super) fn registry(&self) -> &Arc<Registry> {
@@ -306,6 +314,7 @@ impl Workers {
     }
 
     fn tell(&self, event: Event, worker_id: &str) {
+        self.changes.send_replace(());
         let event = match event {
             Event::Connected => "worker_connected",
             Event::Described => "worker_metadata_updated",

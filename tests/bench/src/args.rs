@@ -37,6 +37,8 @@ pub(crate) enum What {
     Fanout,
     /// The durable store: writes beside memory, the bare disk and Redis; starts and replay.
     Durable,
+    /// Several instances over one Redis, beside Redis alone.
+    Scaling,
     /// Native cost of the core's operations.
     Core,
     /// Everything.

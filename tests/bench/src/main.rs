@@ -1,6 +1,6 @@
 //! Runs the benchmarks the command line asks for and prints one report.
 //!
-//! Reading order: `args`, `worker_port`, `fanout` and `durable` (what is measured, in which order), `iii_stream::bench` and `single`
+//! Reading order: `args`, `worker_port`, `fanout`, `durable` and `scaling` (what is measured, in which order), `iii_stream::bench` and `single`
 //! (how), the implementations of its `Wire` and `Medium` (what travels), `report` (what is said).
 
 mod args;
@@ -21,6 +21,7 @@ mod redis_process;
 mod redis_wire;
 mod report;
 mod rounds;
+mod scaling;
 mod server_process;
 mod single;
 mod spread;
@@ -60,7 +61,12 @@ fn run(args: &Args) -> io::Result<()> {
         What::EchoServer => return echo::serve(),
         What::RawEach => return raw::serve(Writes::Each),
         What::RawQueued => return raw::serve(Writes::Queued),
-        What::WorkerPort | What::Fanout | What::Durable | What::Core | What::All => {}
+        What::WorkerPort
+        | What::Fanout
+        | What::Durable
+        | What::Scaling
+        | What::Core
+        | What::All => {}
     }
     let mut report = Report::new(machine::describe());
     if cfg!(debug_assertions) {
@@ -75,6 +81,9 @@ fn run(args: &Args) -> io::Result<()> {
     }
     if matches!(args.what, What::Durable | What::All) {
         durable::measure(args, &mut report)?;
+    }
+    if matches!(args.what, What::Scaling | What::All) {
+        scaling::measure(args, &mut report)?;
     }
     if matches!(args.what, What::Core | What::All) {
         core_cost::measure(args, &mut report)?;

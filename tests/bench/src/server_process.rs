@@ -23,15 +23,12 @@ const CONFIG_HEAD: &str = "\
     port: 0
     host: 127.0.0.1
     admin_port: 0
-    adapter:
-      name: kv
-      config:
 ";
 
 /// No start takes this long, however much it finds.
 const START_TIME_MAX: Duration = Duration::from_secs(120);
 
-/// Keys of the `kv` adapter and their values.
+/// Keys of the store's adapter and their values.
 pub(crate) type StoreKeys<'a> = &'a [(&'a str, &'a str)];
 
 /// Everything in memory.
@@ -57,8 +54,17 @@ pub(crate) fn start(binary: &Path) -> io::Result<ServerProcess> {
 
 /// The same with another store, in a folder that goes when the server does.
 pub(crate) fn start_with(binary: &Path, store: StoreKeys<'_>) -> io::Result<ServerProcess> {
+    start_on(binary, "kv", store)
+}
+
+/// The same with a store by another adapter.
+pub(crate) fn start_on(
+    binary: &Path,
+    adapter: &str,
+    store: StoreKeys<'_>,
+) -> io::Result<ServerProcess> {
     let folder = tempfile::tempdir()?;
-    let mut server = start_in(binary, folder.path(), store)?;
+    let mut server = start_with_adapter(binary, folder.path(), adapter, store)?;
     server.folder = Some(folder);
     Ok(server)
 }
@@ -69,13 +75,25 @@ pub(crate) fn start_in(
     folder: &Path,
     store: StoreKeys<'_>,
 ) -> io::Result<ServerProcess> {
+    start_with_adapter(binary, folder, "kv", store)
+}
+
+fn start_with_adapter(
+    binary: &Path,
+    folder: &Path,
+    adapter: &str,
+    store: StoreKeys<'_>,
+) -> io::Result<ServerProcess> {
     let config = folder.join("config.yaml");
     let keys = store
         .iter()
         .map(|(key, value)| format!("        {key}: {value}\n"));
     std::fs::write(
         &config,
-        format!("{CONFIG_HEAD}{}", keys.collect::<String>()),
+        format!(
+            "{CONFIG_HEAD}    adapter:\n      name: {adapter}\n      config:\n{}",
+            keys.collect::<String>()
+        ),
     )?;
     let log = folder.join("server.log");
     let mut child = OwnChild::new(

@@ -413,6 +413,7 @@ impl Subscriptions {
             Joined::Live => {
                 self.count(&opening, &wish);
                 let paging = opening.next_page_after().map(|after| Paging {
+                    epoch: opening.epoch().clone(),
                     after,
                     first_seq: opening.seq(),
                     is_reading: false,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures_util::future::FutureExt;
 
-use super::{Live, Step, Subscriptions};
+use super::{Live, Part, Step, Subscriptions};
 use crate::hub::Framing;
 use crate::socket::CloseCode;
 use crate::store::{PageWish, SnapshotPage};
@@ -12,6 +12,8 @@ use crate::subscriber::opening::{self, OpenError};
 
 /// A snapshot that is not told to its end.
 pub(super) struct Paging {
+    /// The history that the pages are of.
+    pub(super) epoch: Arc<str>,
     /// When the last item that was told of was created.
     pub(super) after: u64,
     /// What the first page told of.
@@ -70,8 +72,11 @@ impl Subscriptions {
             return;
         };
         // It may have begun anew meanwhile.
-        let Some(Paging { first_seq, .. }) =
-            paging.take_if(|paging| paging.is_reading && paging.after == after)
+        let Some(Paging {
+            epoch: pages_epoch,
+            first_seq,
+            ..
+        }) = paging.take_if(|paging| paging.is_reading && paging.after == after)
         else {
             return;
         };
@@ -86,6 +91,12 @@ impl Subscriptions {
                 return self.outbox.close(CloseCode::StoreFailed);
             }
         };
+        if page.epoch != pages_epoch {
+            // The rest of another snapshot.
+            part.seat.hold();
+            self.end_hold(part, true);
+            return self.begin_anew(subscription_id, None);
+        }
         // What was sent so far; the page may know more, which its items' own sequences tell.
         let seq = match self.dialect.framing {
             Framing::WebSocket => part.seat.position(subscription_id),
@@ -100,6 +111,7 @@ impl Subscriptions {
         match page.next_after {
             Some(after) => {
                 *paging = Some(Paging {
+                    epoch: pages_epoch,
                     after,
                     first_seq,
                     is_reading: false,
@@ -117,7 +129,11 @@ impl Subscriptions {
         let (Some(paging), Some(part)) = (&live.paging, self.groups.get(&live.join.group)) else {
             return;
         };
-        if paging.is_reading {
+        self.end_hold(part, paging.is_reading);
+    }
+
+    fn end_hold(&self, part: &Part, is_reading: bool) {
+        if is_reading {
             part.seat.release();
         }
         if self.dialect.framing == Framing::EventStream {

@@ -1,5 +1,5 @@
-//! What is done for subscriptions that changes have passed by: they begin anew, with what they missed or with a fresh
-//! snapshot.
+//! What is done for subscriptions that changes have passed by, or whose group's history has begun anew: they begin anew too, with
+//! what they missed or with a fresh snapshot.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -23,7 +23,11 @@ impl Subscriptions {
             .collect();
         for (group, behind) in lags {
             self.subscribers.metrics.slow_consumer_syncs.inc();
-            for (id, since) in behind {
+            for Behind {
+                subscription_id: id,
+                since,
+            } in behind
+            {
                 if self.beginning.contains_key(&id) || !self.live.contains_key(&id) {
                     // It begins anew anyway, because the client has said so.
                     if let Some(part) = self.groups.get(&group) {
@@ -43,23 +47,21 @@ impl Subscriptions {
             .get(subscription_id)
             .and_then(|live| self.groups.get(&live.join.group));
         let Some(part) = part else { return };
-        if let Some(since) = part.seat.behind(subscription_id) {
+        if let Some(behind) = part.seat.behind(subscription_id) {
             part.seat.hold();
-            self.begin_anew(subscription_id, since);
+            self.begin_anew(subscription_id, behind.since);
         }
     }
 
-    /// Lets a live subscription begin anew after `since`. Changes are held back for it already.
-    fn begin_anew(&mut self, subscription_id: &Arc<str>, since: u64) {
+    /// Lets a live subscription begin anew: after `since` where it can, else with a snapshot. Changes are held back for it
+    /// already.
+    pub(super) fn begin_anew(&mut self, subscription_id: &Arc<str>, since: Option<Position>) {
         let Some(Live { join, paging }) = self.live.get(subscription_id).map(Box::as_ref) else {
             return;
         };
-        let epoch = self.groups.get(&join.group).map(|part| part.seat.epoch());
         // Half a snapshot is nothing to go on from.
         let can_resume = self.dialect.is_version_2 && paging.is_none();
-        let since = epoch
-            .filter(|_| can_resume)
-            .map(|epoch| Position { epoch, seq: since });
+        let since = since.filter(|_| can_resume);
         let beginning = Beginning {
             join: join.clone(),
             wish: Wish {

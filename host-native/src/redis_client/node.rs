@@ -1,0 +1,257 @@
+//! One server: keeps its command connection alive, and knows its clock, its role and the identity of its data.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::RwLock;
+use redis::Value;
+use tokio::sync::{Notify, watch};
+
+use super::address::{Address, Login};
+use super::backoff::Backoff;
+use super::connection::Connection;
+use super::dial::{self, DialError, as_text};
+use super::options::{CHECK_PERIOD, SILENCE_MAX};
+use super::server_clock::{ServerClock, whole_ms};
+use crate::clock;
+use crate::metrics::Metrics;
+
+/// Whether a server is there.
+#[derive(Clone)]
+pub(super) enum Link {
+    Up(Arc<Connection>),
+    Down {
+        since_ms: u64,
+        why: Arc<str>,
+        is_refused: bool,
+    },
+}
+
+/// What a server says about itself.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Facts {
+    pub(super) version: String,
+    pub(super) is_cluster: bool,
+    pub(super) is_master: bool,
+    pub(super) replication_id: Arc<str>,
+    pub(super) replicas: u64,
+}
+
+/// One server.
+pub(super) struct Node {
+    pub(super) name: Arc<str>,
+    pub(super) address: Address,
+    login: Login,
+    connect_time_max: Duration,
+    link: watch::Sender<Link>,
+    facts: RwLock<Facts>,
+    clock: ServerClock,
+    check_now: Notify,
+    stop: watch::Sender<bool>,
+    metrics: Arc<Metrics>,
+}
+
+impl Node {
+    /// A server, which is not connected to before [`Node::keep`] runs.
+    pub(super) fn new(
+        address: Address,
+        login: Login,
+        connect_time_max: Duration,
+        metrics: Arc<Metrics>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            name: address.to_string().into(),
+            address,
+            login,
+            connect_time_max,
+            link: watch::Sender::new(Link::Down {
+                since_ms: clock::unix_ms(),
+                why: "not connected yet".into(),
+                is_refused: false,
+            }),
+            facts: RwLock::default(),
+            clock: ServerClock::default(),
+            check_now: Notify::new(),
+            stop: watch::Sender::new(false),
+            metrics,
+        })
+    }
+
+    pub(super) fn link(&self) -> Link {
+        self.link.borrow().clone()
+    }
+
+    pub(super) fn facts(&self) -> Facts {
+        self.facts.read().clone()
+    }
+
+    pub(super) fn replication_id(&self) -> Arc<str> {
+        self.facts.read().replication_id.clone()
+    }
+
+    pub(super) fn now_ms(&self) -> u64 {
+        self.clock.now_ms()
+    }
+
+    pub(super) fn login(&self) -> &Login {
+        &self.login
+    }
+
+    /// Asks it soon for its role and the identity of its data.
+    pub(super) fn check_soon(&self) {
+        self.check_now.notify_one();
+    }
+
+    /// Ends [`Node::keep`].
+    pub(super) fn stop(&self) {
+        self.stop.send_replace(true);
+    }
+
+    /// The connection, if there is one by `deadline`; else why not.
+    pub(super) async fn connection(&self, deadline: Instant) -> Result<Arc<Connection>, Arc<str>> {
+        let mut link = self.link.subscribe();
+        let up = link.wait_for(|link| matches!(link, Link::Up(_)));
+        // A connection that is there is found also when the deadline is now.
+        let waited = tokio::time::timeout_at(deadline.into(), up).await;
+        if let Ok(Ok(up)) = waited
+            && let Link::Up(connection) = &*up
+        {
+            return Ok(connection.clone());
+        }
+        match self.link() {
+            Link::Up(connection) => Ok(connection),
+            Link::Down { why, .. } => Err(why),
+        }
+    }
+
+    /// Waits until the server is connected, or refuses us.
+    pub(super) async fn settled(&self, deadline: Instant) -> Link {
+        let mut link = self.link.subscribe();
+        let settled = link.wait_for(|link| {
+            matches!(
+                link,
+                Link::Up(_)
+                    | Link::Down {
+                        is_refused: true,
+                        ..
+                    }
+            )
+        });
+        let waited = tokio::time::timeout_at(deadline.into(), settled).await;
+        if let Ok(Ok(link)) = waited {
+            return link.clone();
+        }
+        self.link()
+    }
+
+    /// Connects, asks for signs of life, connects again; until [`Node::stop`].
+    pub(super) async fn keep(self: Arc<Self>) {
+        let mut stop = self.stop.subscribe();
+        tokio::select! {
+            () = self.connect_again_and_again() => {}
+            _ = stop.wait_for(|stop| *stop) => {}
+        }
+        self.lost("the client is closed".into(), false);
+    }
+
+    async fn connect_again_and_again(&self) {
+        let mut backoff = Backoff::default();
+        loop {
+            match self.connect().await {
+                Ok(connection) => {
+                    backoff = Backoff::default();
+                    self.link.send_replace(Link::Up(connection.clone()));
+                    tracing::info!(redis = %self.name, version = self.facts().version, "connected to Redis");
+                    self.watch(&connection).await;
+                    let why = connection.closed().unwrap_or_else(|| "closed".into());
+                    tracing::warn!(redis = %self.name, why = %why, "connection to Redis lost");
+                    self.metrics.redis_reconnects.inc();
+                    self.lost(why, false);
+                }
+                Err(error) => {
+                    let is_refused = matches!(error, DialError::Refused(_));
+                    self.lost(error.why().clone(), is_refused);
+                }
+            }
+            tokio::time::sleep(backoff.next()).await;
+        }
+    }
+
+    async fn connect(&self) -> Result<Arc<Connection>, DialError> {
+        let dialed = dial::dial(&self.address, &self.login, self.connect_time_max).await?;
+        {
+            let mut facts = self.facts.write();
+            facts.version.clone_from(&dialed.version);
+            facts.is_cluster = dialed.is_cluster;
+        }
+        let connection = Arc::new(Connection::new(dialed));
+        // Nobody may write before the identity of the data is known.
+        self.check(&connection, self.connect_time_max).await?;
+        Ok(connection)
+    }
+
+    /// Asks for signs of life until the connection is closed.
+    async fn watch(&self, connection: &Connection) {
+        loop {
+            tokio::select! {
+                () = connection.until_closed() => return,
+                () = tokio::time::sleep(CHECK_PERIOD) => {}
+                () = self.check_now.notified() => {}
+            }
+            let checked = self.check(connection, SILENCE_MAX).await;
+            if checked.is_err() && connection.silence_ms() >= whole_ms(SILENCE_MAX) {
+                let silence = SILENCE_MAX.as_secs();
+                connection.close(&format!("no sign of life for {silence} s"));
+            }
+        }
+    }
+
+    /// Reads clock, role and identity of the data.
+    async fn check(&self, connection: &Connection, time_max: Duration) -> Result<(), DialError> {
+        let mut questions = redis::Pipeline::new();
+        questions.cmd("TIME").cmd("INFO").arg("replication");
+        let asked = Instant::now();
+        let answers = connection
+            .send(questions.get_packed_pipeline(), 2, asked + time_max)
+            .await
+            .map_err(|_| DialError::Unreachable("no answer to the first question".into()))?;
+        let [time, replication] = &answers[..] else {
+            return Err(DialError::Refused("it answers too little".into()));
+        };
+        if let Value::ServerError(error) = replication {
+            let why = format!("INFO must be allowed to us: {error}");
+            return Err(DialError::Refused(why.into()));
+        }
+        self.clock.note(time, asked);
+        let text = as_text(replication).unwrap_or_default();
+        let field = |name: &str| {
+            let mut lines = text.lines();
+            lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+        };
+        let mut facts = self.facts.write();
+        facts.is_master = field("role") == Some("master");
+        facts.replicas = field("connected_slaves")
+            .and_then(|count| count.parse().ok())
+            .unwrap_or(0);
+        let replication_id = field("master_replid").unwrap_or_default();
+        if *facts.replication_id != *replication_id {
+            facts.replication_id = replication_id.into();
+        }
+        Ok(())
+    }
+
+    /// Notes that there is no connection; the time of the first loss stays.
+    pub(super) fn lost(&self, why: Arc<str>, is_refused: bool) {
+        self.link.send_modify(|link| {
+            let since_ms = match link {
+                Link::Up(_) => clock::unix_ms(),
+                Link::Down { since_ms, .. } => *since_ms,
+            };
+            *link = Link::Down {
+                since_ms,
+                why,
+                is_refused,
+            };
+        });
+    }
+}

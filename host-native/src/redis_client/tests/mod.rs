@@ -1,0 +1,5 @@
+//! The client against real servers.
+
+mod faults;
+mod heard;
+mod single;

@@ -1,0 +1,495 @@
+//! Commits what waits in a group: decides it, sends it as one script call, and tells what became of it. Where things were not as
+//! they were thought to be, the rest is decided again on what the script found.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use iii_stream_core::{Change, Committed, Kind, Outcome, Refusal, client_tag};
+use redis::Value;
+
+use super::answer::{Parts, store_error};
+use super::arguments::Arguments;
+use super::deciding::{Batch, Decided, decide_batch};
+use super::kept::{Head, Meta, value_of};
+use super::known::{Known, KnownClient, KnownItem};
+use super::lines::Line;
+use super::resolving::Resolved;
+use super::scripts::{COMMIT, COMMIT_GROUP_ARGS};
+use super::work::{Pending, Task};
+use super::{Shared, Sinks};
+use crate::redis_client::CallError;
+use crate::store::{StoreError, StoreErrorCause};
+
+/// Longest body of a change in a message; what is longer is read from the history.
+const MESSAGE_BODY_BYTES_MAX: u64 = 4 << 20;
+
+/// Values that a script gives back end once they take so many bytes; the last may go beyond.
+const REPLY_BYTES_MAX: u64 = 8 << 20;
+
+/// How long a group that holds nothing is kept, for those who come back.
+pub(super) const EMPTY_MS: u64 = 3_600_000;
+
+/// How often a command is decided before it waits between attempts.
+const ATTEMPTS_AT_ONCE: u32 = 3;
+
+/// Most attempts for one command, where others change its item each time.
+const ATTEMPTS_MAX: u32 = 1_000;
+
+/// Longest pause between two attempts.
+const PAUSE_MAX: Duration = Duration::from_millis(20);
+
+/// A batch that was sent.
+pub(super) struct Sent {
+    /// Names the batch; nobody else uses the name.
+    pub(super) name: String,
+    /// Redis refuses to begin with it later than this, in Unix milliseconds.
+    pub(super) deadline_ms: u64,
+    /// The group's last sequence that was known before.
+    pub(super) after_seq: u64,
+}
+
+/// What the script said.
+enum Answer {
+    /// As many commands as there are results were done.
+    Done {
+        meta: Option<Meta>,
+        results: Vec<CommandResult>,
+        conflict: Option<Conflict>,
+    },
+    /// It came too late: nothing was done.
+    Late,
+}
+
+/// How items and clients are that were thought to be otherwise.
+#[derive(Default)]
+struct Conflict {
+    items: Vec<(usize, Option<KnownItem>)>,
+    clients: Vec<(usize, String)>,
+}
+
+/// What became of one command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CommandResult {
+    Nothing,
+    TooManyItems,
+    TooManyBytes,
+    Changed {
+        seq: u64,
+        timestamp: u64,
+        base: Option<u64>,
+    },
+}
+
+impl Shared {
+    /// Carries out commands in their order, and tells each what became of it. Gives whether Redis answered.
+    pub(super) async fn commit_all(
+        self: &Arc<Self>,
+        line: &Line,
+        known: &mut Known,
+        mut pending: VecDeque<Pending>,
+    ) -> bool {
+        let mut attempts = 0;
+        while !pending.is_empty() {
+            let batch = decide_batch(pending.iter(), known);
+            if let Err(error) = self.prepare(line, &batch).await {
+                let is_up = error.cause != StoreErrorCause::Unavailable;
+                fail_all(pending, &error);
+                return is_up;
+            }
+            let (sent, arguments) = self.arguments(line, known, &batch);
+            let answer = self
+                .client
+                .script(
+                    line.keys.slot,
+                    &COMMIT,
+                    &[
+                        &line.keys.group,
+                        &line.keys.order,
+                        &line.keys.history,
+                        &line.keys.clients,
+                        &line.keys.expiries,
+                    ],
+                    &arguments.as_slices(),
+                )
+                .await;
+            let answer = match answer {
+                Ok(value) => self.read_answer(value),
+                Err(CallError::Unknown { node, why }) => {
+                    let error = store_error(&CallError::Unknown { node, why });
+                    known.forget();
+                    let resolved = self.resolve(line, &sent, &pending, &error).await;
+                    let is_up = !matches!(resolved, Resolved::Unknown);
+                    self.settle(line, known, batch, &mut pending, resolved, &error);
+                    if is_up {
+                        continue;
+                    }
+                    fail_all(pending, &error);
+                    return false;
+                }
+                Err(error) => {
+                    let is_up = matches!(error, CallError::Refused(_));
+                    fail_all(pending, &store_error(&error));
+                    return is_up;
+                }
+            };
+            let (meta, results, conflict) = match answer {
+                Ok(Answer::Done {
+                    meta,
+                    results,
+                    conflict,
+                }) => (meta, results, conflict),
+                Ok(Answer::Late) => {
+                    fail_overdue(&mut pending, self.options.wait_max);
+                    continue;
+                }
+                Err(error) => {
+                    known.forget();
+                    fail_all(pending, &error);
+                    return true;
+                }
+            };
+            match &meta {
+                Some(meta) => known.hear(&meta.epoch, meta.seq, meta.latest_ms()),
+                None => known.forget(),
+            }
+            if results.is_empty() {
+                attempts += 1;
+            } else {
+                attempts = 0;
+            }
+            let Batch {
+                decided,
+                items,
+                clients,
+                ..
+            } = batch;
+            for (decided, result) in decided.into_iter().zip(results) {
+                // Proof of the order: results are those of the first commands of the batch.
+                if let Some(pending) = pending.pop_front() {
+                    self.finish(line, known, decided, result, pending).await;
+                }
+            }
+            if let Some(conflict) = conflict {
+                take_note(known, &items, &clients, conflict);
+                self.pause(&mut pending, attempts).await;
+            }
+        }
+        true
+    }
+
+    /// Waits before the next attempt, or gives the first command up.
+    async fn pause(&self, pending: &mut VecDeque<Pending>, attempts: u32) {
+        if attempts <= ATTEMPTS_AT_ONCE {
+            return;
+        }
+        let is_overdue = |pending: &Pending| self.options.wait_max.max(PAUSE_MAX) < pending.since.elapsed();
+        if ATTEMPTS_MAX < attempts || pending.front().is_some_and(is_overdue) {
+            let error = StoreError::new(
+                StoreErrorCause::Contended,
+                format!("others changed the item each time, {attempts} times: nothing was done"),
+            );
+            if let Some(first) = pending.pop_front() {
+                first.fail(&error);
+            }
+            return;
+        }
+        let longest = PAUSE_MAX.min(Duration::from_micros(200) * attempts);
+        tokio::time::sleep(longest.mul_f64(self.jitter())).await;
+    }
+
+    /// What must be in Redis before the batch is committed, in other slots than the group's.
+    async fn prepare(&self, line: &Line, batch: &Batch) -> Result<(), StoreError> {
+        if batch.decided.iter().any(|decided| decided.draft.is_some()) {
+            self.touch_index(line).await?;
+        }
+        if let Some(ttl_ms) = batch.ttl_ms_min {
+            self.note_due(line, ttl_ms).await?;
+        }
+        Ok(())
+    }
+
+    fn arguments(&self, line: &Line, known: &Known, batch: &Batch) -> (Sent, Arguments) {
+        let slot = line.keys.slot;
+        let sent = Sent {
+            name: self.new_name(),
+            deadline_ms: self.deadline_ms(slot),
+            after_seq: known.seq,
+        };
+        let limits = &self.options.limits;
+        let mut arguments = Arguments::default();
+        arguments.push(self.client.replication_id(slot).as_bytes());
+        arguments.push(&sent.name);
+        arguments.push_number(sent.deadline_ms);
+        arguments.push_number(self.floor_ms().max(known.latest_ms));
+        arguments.push(known.epoch.as_deref().unwrap_or("*"));
+        for limit in [limits.items_max, limits.bytes_max, limits.client_records_max] {
+            arguments.push_number(limit as u64);
+        }
+        let (changes_max, bytes_max) = self.history_bounds();
+        arguments.push_number(changes_max as u64);
+        arguments.push_number(bytes_max as u64);
+        arguments.push(if self.options.keeps_history { "1" } else { "0" });
+        arguments.push(match self.sinks {
+            Sinks::AtOnce(_) => "-",
+            Sinks::Channel if self.client.is_cluster() => "S",
+            Sinks::Channel => "P",
+        });
+        arguments.push(&*line.keys.channel);
+        if self.triggered.is_triggered(&line.key.stream) {
+            arguments.push(self.keys.stream_channel(&line.key.stream));
+        } else {
+            arguments.push("");
+        }
+        arguments.push(&line.keys.name);
+        arguments.push_number(MESSAGE_BODY_BYTES_MAX);
+        arguments.push_number(REPLY_BYTES_MAX);
+        arguments.push_number(EMPTY_MS);
+        arguments.push_number(batch.items.len() as u64);
+        arguments.push_number(batch.clients.len() as u64);
+        debug_assert_eq!(arguments.len(), COMMIT_GROUP_ARGS);
+        for item in &batch.items {
+            arguments.push_field(b'h', item);
+        }
+        for client in &batch.clients {
+            arguments.push_field(b'c', client);
+        }
+        arguments.extend(&batch.arguments);
+        (sent, arguments)
+    }
+
+    fn read_answer(&self, value: Value) -> Result<Answer, StoreError> {
+        let mut parts = Parts::of(value)?;
+        let status = parts.text()?;
+        self.hear_now_ms(parts.number()?);
+        let is_conflict = match status.as_str() {
+            "done" => false,
+            "conflict" => true,
+            _ => return Ok(Answer::Late),
+        };
+        let meta = parts.bytes()?;
+        let meta = match meta.is_empty() {
+            true => None,
+            false => Some(Meta::read(&meta)?),
+        };
+        let results = parts.text()?;
+        let results: Result<Vec<_>, _> = results
+            .split('\n')
+            .filter(|line| !line.is_empty())
+            .map(CommandResult::read)
+            .collect();
+        let conflict = match is_conflict {
+            true => Some(Conflict::read(&mut parts)?),
+            false => None,
+        };
+        Ok(Answer::Done {
+            meta,
+            results: results?,
+            conflict,
+        })
+    }
+
+    /// Takes note of what a command came to, and tells whoever asked for it.
+    pub(super) async fn finish(
+        &self,
+        line: &Line,
+        known: &mut Known,
+        decided: Decided,
+        result: CommandResult,
+        pending: Pending,
+    ) {
+        let Decided {
+            mut reply,
+            draft,
+            client,
+            old,
+            duplicate,
+        } = decided;
+        if let Some((client, record)) = client {
+            known.set_client(client, KnownClient::Known(record));
+        }
+        let limits = &self.options.limits;
+        let mut change = None;
+        match result {
+            CommandResult::Nothing => {}
+            CommandResult::TooManyItems => {
+                let items_max = limits.items_max;
+                reply.outcome = Outcome::Refused(Refusal::TooManyItems { items_max });
+            }
+            CommandResult::TooManyBytes => {
+                let bytes_max = limits.bytes_max;
+                reply.outcome = Outcome::Refused(Refusal::TooManyBytes { bytes_max });
+            }
+            CommandResult::Changed {
+                seq,
+                timestamp,
+                base,
+            } => {
+                reply.seq = Some(seq);
+                change = draft.map(|draft| {
+                    Arc::new(Change {
+                        seq,
+                        timestamp,
+                        item: draft.item,
+                        kind: draft.kind,
+                        value: draft.value,
+                        ops: draft.ops,
+                        base,
+                        mutation: draft.mutation,
+                    })
+                });
+            }
+        }
+        if let (Some(change), false) = (&change, matches!(pending.task, Task::Announce { .. })) {
+            known.follow(change);
+        }
+        if let (Sinks::AtOnce(sink), Some(change)) = (&self.sinks, &change) {
+            sink.publish(&line.key, change.clone(), old.as_ref());
+        }
+        match pending.task {
+            Task::Commit { done, .. } => {
+                if let Some(duplicate) = duplicate
+                    && let Outcome::Duplicate { at, .. } = &mut reply.outcome
+                {
+                    match self.last_change_of(line, &duplicate).await {
+                        Ok(last) => *at = last,
+                        Err(error) => return done(Err(error)),
+                    }
+                }
+                done(Ok(Committed {
+                    reply,
+                    change,
+                    step: None,
+                }));
+            }
+            Task::Announce { done, .. } => done(change.ok_or_else(|| {
+                StoreError::other("Redis answered with no change for one that was announced")
+            })),
+            Task::Expire { .. } => {}
+        }
+    }
+}
+
+impl CommandResult {
+    fn read(line: &str) -> Result<Self, StoreError> {
+        match line {
+            "n" => return Ok(Self::Nothing),
+            "I" => return Ok(Self::TooManyItems),
+            "B" => return Ok(Self::TooManyBytes),
+            _ => {}
+        }
+        let read = || {
+            let mut fields = line.split(' ');
+            let mut number = || fields.next()?.parse().ok();
+            let (seq, timestamp) = (number()?, number()?);
+            let base = match fields.next()? {
+                "-" => None,
+                base => Some(base.parse().ok()?),
+            };
+            Some(Self::Changed {
+                seq,
+                timestamp,
+                base,
+            })
+        };
+        read().ok_or_else(|| StoreError::other("Redis answered with a result that is none"))
+    }
+}
+
+impl Conflict {
+    fn read(parts: &mut Parts) -> Result<Self, StoreError> {
+        let mut conflict = Self::default();
+        let mut items = parts.parts()?;
+        while let Some(item) = items.next() {
+            let mut item = Parts::of(item)?;
+            let index = index_of(item.number()?);
+            let known = match item.optional_bytes()? {
+                Some(head) => Some(KnownItem {
+                    seq: Head::read(&head)?.seq,
+                    value: value_of(&item.bytes()?)?,
+                }),
+                None => None,
+            };
+            conflict.items.push((index, known));
+        }
+        let mut clients = parts.parts()?;
+        while let Some(client) = clients.next() {
+            let mut client = Parts::of(client)?;
+            conflict
+                .clients
+                .push((index_of(client.number()?), client.text()?));
+        }
+        Ok(conflict)
+    }
+}
+
+/// Scripts count from 1.
+fn index_of(number: u64) -> usize {
+    usize::try_from(number).map_or(usize::MAX, |number| number.wrapping_sub(1))
+}
+
+fn take_note(known: &mut Known, items: &[Arc<str>], clients: &[Arc<str>], conflict: Conflict) {
+    for (index, item) in conflict.items {
+        if let Some(id) = items.get(index) {
+            known.set_item(id.clone(), item);
+        }
+    }
+    for (index, last) in conflict.clients {
+        let Some(client) = clients.get(index) else {
+            continue;
+        };
+        let state = match last.as_str() {
+            "n" => KnownClient::New,
+            "u" => KnownClient::Unknown,
+            last => match last.parse() {
+                Ok(last) => KnownClient::Known(iii_stream_core::ClientRecord {
+                    last,
+                    tag: client_tag(client),
+                }),
+                Err(_) => continue,
+            },
+        };
+        known.set_client(client.clone(), state);
+    }
+}
+
+impl Known {
+    /// Takes note of a change of the group.
+    fn follow(&mut self, change: &Change) {
+        let Some(id) = &change.item else {
+            return;
+        };
+        let item = match (&change.kind, &change.value) {
+            (Kind::Create | Kind::Update, Some(value)) => Some(KnownItem {
+                value: value.clone(),
+                seq: change.seq,
+            }),
+            (Kind::Delete, _) => None,
+            _ => return,
+        };
+        self.set_item(id.clone(), item);
+    }
+}
+
+pub(super) fn fail_all(pending: VecDeque<Pending>, error: &StoreError) {
+    for pending in pending {
+        pending.fail(error);
+    }
+}
+
+/// Fails the commands that have waited as long as they may.
+fn fail_overdue(pending: &mut VecDeque<Pending>, wait_max: Duration) {
+    let error = StoreError::new(
+        StoreErrorCause::Unavailable,
+        format!("Redis took nothing within {} ms: nothing was done", wait_max.as_millis()),
+    );
+    let now = Instant::now();
+    while pending
+        .front()
+        .is_some_and(|first| wait_max <= now.duration_since(first.since))
+    {
+        if let Some(first) = pending.pop_front() {
+            first.fail(&error);
+        }
+    }
+}

@@ -1,0 +1,403 @@
+-- Commits a batch of commands of one group, one after another, and stops at the first that was decided on something else
+-- than what is there. Decides nothing but what only this place can know: sequence, time, and whether there is room.
+--
+-- KEYS: group, order, history, clients, expiries.
+-- ARGV: replication id, batch, deadline, floor, expected epoch or *, items_max, bytes_max, records_max, history_changes_max,
+--   history_bytes_max, keeps bodies (1, 0), how to publish (P, S, -), channel, channel of the stream's triggers or empty,
+--   name of the group in messages, message_bytes_max, reply_bytes_max, empty_ms, number of items, number of clients, then
+--   for each item `h<id>`, for each client `c<id>`, and for each command COMMAND_ARGS:
+--   op, item (0: none), client (0: none), expected item, expected client, mutation taken or empty, ttl, body, where the value
+--   begins in it, its length.
+-- Ops: n nothing, w write, d delete, E delete if its time has come, e event, x announced, X announced delete.
+-- Expected item: its seq, a absent, t as left by this batch, * anything. Expected client: its last mutation, n new, u unknown.
+-- Ttl: empty leaves it, - takes it away, a number sets it.
+-- Gives: status (done, conflict, late, fenced), now, meta (empty: there is no such group), for each command done a line (n nothing, I or B refused for
+--   lack of room, or seq timestamp base), then where it stopped: items (number, head, value) and clients (number, last).
+--
+-- Numbers stay below 1e14, which a script prints exactly.
+local COMMAND_ARGS = 10
+local GROUP_ARGS = 20
+
+local group, order, history, clients, expiries = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local A = ARGV
+local batch = A[2]
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+if now > tonumber(A[3]) then
+  return {'late', tostring(now)}
+end
+local items_count, clients_count = tonumber(A[19]), tonumber(A[20])
+local fields_end = GROUP_ARGS + items_count + clients_count
+
+local got = redis.call('HMGET', group, 'm', 'f' .. batch, unpack(A, GROUP_ARGS + 1, fields_end))
+if got[2] then
+  return {'fenced', tostring(now)}
+end
+
+local floor = tonumber(A[4])
+local stamp_now = now < floor and floor or now
+local epoch, replication, seq, event_ms, gone_ms, sync_ms, items, bytes, uses, known, first, trimmed, total, expiring_ms
+local stops = false
+if got[1] then
+  epoch, replication, seq, event_ms, gone_ms, sync_ms, items, bytes, uses, known, first, trimmed, total, expiring_ms =
+    string.match(got[1], '^(%S+) (%S+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+)$')
+  seq, event_ms, gone_ms, sync_ms = tonumber(seq), tonumber(event_ms), tonumber(gone_ms), tonumber(sync_ms)
+  items, bytes, uses, known = tonumber(items), tonumber(bytes), tonumber(uses), tonumber(known)
+  first, trimmed, total, expiring_ms = tonumber(first), tonumber(trimmed), tonumber(total), tonumber(expiring_ms)
+  if replication ~= A[1] then
+    -- The caller may have heard of a failover later than others: the server knows.
+    local info = redis.pcall('INFO', 'replication')
+    local told = type(info) == 'string' and string.match(info, 'master_replid:(%w+)') or A[1]
+    if told ~= replication then
+      redis.call('DEL', history)
+      epoch, replication, first, trimmed = batch, told, seq + 1, total
+      event_ms, gone_ms, sync_ms = math.max(event_ms, floor), math.max(gone_ms, floor), math.max(sync_ms, floor)
+    end
+  end
+else
+  epoch, replication, seq, event_ms, gone_ms, sync_ms = batch, A[1], 0, floor, floor, floor
+  items, bytes, uses, known, first, trimmed, total, expiring_ms = 0, 0, 0, 0, 1, 0, 0, 0
+end
+if A[5] ~= '*' and A[5] ~= epoch then
+  stops = true
+end
+
+local items_max, bytes_max, records_max = tonumber(A[6]), tonumber(A[7]), tonumber(A[8])
+local changes_max, history_bytes_max, keeps_bodies = tonumber(A[9]), tonumber(A[10]), A[11] == '1'
+local publishes = A[12] ~= '-'
+local message_bytes_max = tonumber(A[16])
+
+-- Items as this batch leaves them; parsed when needed.
+local heads = {}
+local function head_of(index)
+  local head = heads[index]
+  if head == nil then
+    local text = got[2 + index]
+    head = {had = text and true or false}
+    if text then
+      local s, created, timestamp, heard_ms, heard_seq, ttl, expires, length =
+        string.match(text, '^(%d+) (%d+) (%d+) (%d+) (%d+) (%S+) (%S+) (%d+)$')
+      head.seq, head.created, head.timestamp = tonumber(s), created, timestamp
+      head.heard_ms, head.heard_seq, head.ttl, head.expires = tonumber(heard_ms), heard_seq, ttl, expires
+      head.bytes = tonumber(length)
+      head.had_created, head.had_expires = created, expires
+    end
+    heads[index] = head
+  end
+  return head
+end
+
+local last = {}
+local function last_of(index)
+  local text = last[index]
+  if text == nil then
+    text = got[2 + items_count + index]
+    last[index] = text
+  end
+  return text or (uses == known and 'n' or 'u')
+end
+
+local records
+local touched_clients = {}
+local function take(index, mutation)
+  if records == nil then
+    records = redis.call('ZCARD', clients)
+  end
+  local field = A[GROUP_ARGS + items_count + index]
+  uses, known = uses + 1, known + 1
+  if redis.call('ZADD', clients, uses, field) == 1 then
+    records = records + 1
+  end
+  last[index] = mutation
+  touched_clients[index] = true
+  while records_max < records do
+    local gone = redis.call('ZPOPMIN', clients)[1]
+    records = records - 1
+    local gone_last
+    for other = 1, clients_count do
+      if A[GROUP_ARGS + items_count + other] == gone then
+        last_of(other)
+        gone_last = last[other]
+        last[other] = false
+        touched_clients[other] = true
+      end
+    end
+    if gone_last == nil then
+      gone_last = redis.call('HGET', group, gone)
+      redis.call('HDEL', group, gone)
+    end
+    known = known - (tonumber(gone_last) or 0)
+  end
+end
+
+local had_history = first <= seq
+local message = {}
+local function keep(body, timestamp, base, index)
+  local cost = keeps_bodies and #body + 160 or 160
+  if history_bytes_max < cost or changes_max == 0 then
+    if first < seq then
+      redis.call('DEL', history)
+    end
+    first, trimmed = seq + 1, total
+  else
+    total = total + cost
+    if keeps_bodies then
+      redis.call('XADD', history, seq .. '-0', 't', timestamp, 'b', base, 'i', batch .. ':' .. index, 's', total, 'd', body)
+    else
+      redis.call('XADD', history, seq .. '-0', 't', timestamp, 'b', base, 'i', batch .. ':' .. index, 's', total)
+    end
+  end
+  if publishes then
+    if message_bytes_max < #body then
+      message[#message + 1] = seq .. ' ' .. timestamp .. ' ' .. base .. ' -\n'
+    else
+      message[#message + 1] = seq .. ' ' .. timestamp .. ' ' .. base .. ' ' .. #body .. '\n'
+      message[#message + 1] = body
+    end
+  end
+end
+
+local results = {}
+local at = fields_end
+local commands = (#A - fields_end) / COMMAND_ARGS
+local done = 0
+while done < commands and not stops do
+  local op, item, client = A[at + 1], tonumber(A[at + 2]), tonumber(A[at + 3])
+  local expected, expected_client = A[at + 4], A[at + 5]
+  local head = item ~= 0 and head_of(item) or nil
+  if expected == 'a' then
+    stops = head.seq ~= nil
+  elseif expected == 't' then
+    stops = head.refused
+  elseif expected ~= '*' then
+    stops = head.seq ~= tonumber(expected)
+  end
+  if client ~= 0 and last_of(client) ~= expected_client then
+    stops = true
+  end
+  if not stops then
+    if A[at + 6] ~= '' then
+      take(client, A[at + 6])
+    end
+    local line = 'n'
+    if op == 'w' then
+      local id_bytes, length = #A[GROUP_ARGS + item] - 1, tonumber(A[at + 10])
+      local old_bytes = head.seq and id_bytes + head.bytes or 0
+      local new_bytes = id_bytes + length
+      if not head.seq and items_max <= items then
+        line, head.refused = 'I', true
+      elseif old_bytes < new_bytes and bytes_max < bytes - old_bytes + new_bytes then
+        line, head.refused = 'B', true
+      else
+        seq = seq + 1
+        local timestamp = math.max(stamp_now, (head.heard_ms or gone_ms) + 1, event_ms, sync_ms + 1)
+        event_ms = timestamp
+        local base = head.seq or '-'
+        local ttl = A[at + 7]
+        if not head.seq then
+          items = items + 1
+          head.created = seq
+          head.ttl = '-'
+        end
+        if ttl ~= '' then
+          head.ttl = ttl
+        end
+        head.expires = head.ttl == '-' and '-' or now + head.ttl
+        head.seq, head.timestamp, head.heard_ms, head.heard_seq, head.bytes = seq, timestamp, timestamp, seq, length
+        bytes = bytes - old_bytes + new_bytes
+        local body, from = A[at + 8], tonumber(A[at + 9])
+        head.body, head.from, head.is_changed = body, from, true
+        keep(body, timestamp, base, done)
+        line = seq .. ' ' .. timestamp .. ' ' .. base
+      end
+    elseif op == 'd' or op == 'E' and head.seq and head.expires ~= '-' and tonumber(head.expires) <= now then
+      seq = seq + 1
+      local timestamp = math.max(stamp_now, head.heard_ms + 1, event_ms, sync_ms + 1)
+      event_ms, gone_ms = timestamp, timestamp
+      local base = head.seq
+      items = items - 1
+      bytes = bytes - (#A[GROUP_ARGS + item] - 1) - head.bytes
+      head.seq, head.heard_ms, head.body, head.is_changed = nil, nil, nil, true
+      keep(A[at + 8], timestamp, base, done)
+      line = seq .. ' ' .. timestamp .. ' ' .. base
+    elseif op == 'e' then
+      seq = seq + 1
+      local timestamp = math.max(stamp_now, event_ms, sync_ms + 1)
+      local base = '-'
+      if head then
+        timestamp = math.max(timestamp, (head.heard_ms or gone_ms) + 1)
+        if head.seq then
+          base = head.seq
+          head.heard_ms, head.heard_seq, head.is_changed = timestamp, seq, true
+        else
+          gone_ms = timestamp
+        end
+      end
+      event_ms = timestamp
+      keep(A[at + 8], timestamp, base, done)
+      line = seq .. ' ' .. timestamp .. ' ' .. base
+    elseif op == 'x' or op == 'X' then
+      seq = seq + 1
+      local timestamp = math.max(stamp_now, event_ms, sync_ms + 1)
+      if head then
+        timestamp = math.max(timestamp, event_ms + 1)
+        if head.seq then
+          head.heard_ms, head.heard_seq, head.is_changed = timestamp, seq, true
+        end
+        if op == 'X' then
+          gone_ms = timestamp
+        end
+      end
+      event_ms = timestamp
+      keep(A[at + 8], timestamp, A[at + 9], done)
+      -- Nobody comes back to a change of what is kept elsewhere.
+      redis.call('DEL', history)
+      first, trimmed = seq + 1, total
+      line = seq .. ' ' .. timestamp .. ' ' .. A[at + 9]
+    end
+    done = done + 1
+    results[done] = line
+    at = at + COMMAND_ARGS
+  end
+end
+
+-- The history keeps at least what it must and at most an eighth more, so that it is trimmed seldom.
+if first <= seq then
+  local least = first
+  if changes_max + math.floor(changes_max / 8) < seq - first + 1 then
+    least = seq - changes_max + 1
+  end
+  if history_bytes_max < total - trimmed then
+    -- Each entry tells what all up to it took: the first of those that may stay is found by halving.
+    local limit = total - history_bytes_max + math.floor(history_bytes_max / 8)
+    local low, high = least, seq
+    while low < high do
+      local middle = math.floor((low + high) / 2)
+      local entry = redis.call('XRANGE', history, middle .. '-0', middle .. '-0')[1]
+      if tonumber(entry[2][8]) <= limit then
+        low = middle + 1
+      else
+        high = middle
+      end
+    end
+    least = low
+  end
+  if first < least then
+    local before = redis.call('XRANGE', history, (least - 1) .. '-0', (least - 1) .. '-0')[1]
+    trimmed = tonumber(before[2][8])
+    redis.call('XTRIM', history, 'MINID', least .. '-0')
+    first = least
+  end
+end
+
+local is_forgettable = items == 0 and known == 0
+local was_expiring_ms = expiring_ms
+if is_forgettable then
+  if expiring_ms + 60000 < now or not had_history and first <= seq then
+    expiring_ms = now
+  end
+else
+  expiring_ms = 0
+end
+
+local meta = table.concat({epoch, replication, seq, event_ms, gone_ms, sync_ms, items, bytes, uses, known, first, trimmed,
+  total, expiring_ms}, ' ')
+local writes, written = {'m', meta}, 2
+local removes, removed = {}, 0
+for index, head in pairs(heads) do
+  if head.is_changed then
+    local field = A[GROUP_ARGS + index]
+    local id = string.sub(field, 2)
+    if head.seq then
+      writes[written + 1] = field
+      writes[written + 2] = head.seq .. ' ' .. head.created .. ' ' .. head.timestamp .. ' ' .. head.heard_ms .. ' '
+        .. head.heard_seq .. ' ' .. head.ttl .. ' ' .. head.expires .. ' ' .. head.bytes
+      written = written + 2
+      if head.body then
+        writes[written + 1] = 'v' .. id
+        writes[written + 2] = string.sub(head.body, head.from + 1, head.from + head.bytes)
+        written = written + 2
+      end
+      if head.created ~= head.had_created then
+        redis.call('ZADD', order, head.created, id)
+      end
+      if head.expires ~= head.had_expires then
+        if head.expires ~= '-' then
+          redis.call('ZADD', expiries, head.expires, id)
+        elseif head.had_expires then
+          redis.call('ZREM', expiries, id)
+        end
+      end
+    elseif head.had then
+      removes[removed + 1], removes[removed + 2] = field, 'v' .. id
+      removed = removed + 2
+      redis.call('ZREM', order, id)
+      if head.had_expires ~= '-' then
+        redis.call('ZREM', expiries, id)
+      end
+    end
+  end
+end
+for index in pairs(touched_clients) do
+  local field = A[GROUP_ARGS + items_count + index]
+  if last[index] then
+    writes[written + 1], writes[written + 2] = field, last[index]
+    written = written + 2
+  else
+    removed = removed + 1
+    removes[removed] = field
+  end
+end
+local is_missing = not got[1] and seq == 0 and uses == 0
+if is_missing then
+  meta, expiring_ms = '', was_expiring_ms
+elseif meta ~= got[1] then
+  redis.call('HSET', group, unpack(writes))
+end
+if 0 < removed then
+  redis.call('HDEL', group, unpack(removes))
+end
+if expiring_ms ~= was_expiring_ms then
+  for _, key in ipairs({group, history, clients}) do
+    if expiring_ms == 0 then
+      redis.call('PERSIST', key)
+    else
+      redis.call('PEXPIRE', key, A[18])
+    end
+  end
+end
+if message[1] then
+  local text = epoch .. ' ' .. A[15] .. '\n' .. table.concat(message)
+  redis.call(A[12] == 'S' and 'SPUBLISH' or 'PUBLISH', A[13], text)
+  if A[14] ~= '' then
+    redis.call('PUBLISH', A[14], text)
+  end
+end
+if not stops then
+  return {'done', tostring(now), meta, table.concat(results, '\n')}
+end
+
+-- What the rest was decided on is not so: how it is now.
+local items_now, clients_now = {}, {}
+local reply_bytes, asked = 0, {}
+while at < #A do
+  local item, client, expected = tonumber(A[at + 2]), tonumber(A[at + 3]), A[at + 4]
+  if item ~= 0 and expected ~= '*' and not asked[item] and (reply_bytes == 0 or reply_bytes < tonumber(A[17])) then
+    asked[item] = true
+    local head = head_of(item)
+    local field = A[GROUP_ARGS + item]
+    if not head.seq then
+      items_now[#items_now + 1] = {item}
+    elseif A[5] ~= epoch or expected ~= tostring(head.seq) then
+      local state = redis.call('HMGET', group, field, 'v' .. string.sub(field, 2))
+      reply_bytes = reply_bytes + #state[2]
+      items_now[#items_now + 1] = {item, state[1], state[2]}
+    end
+  end
+  if client ~= 0 and not asked[-client] then
+    asked[-client] = true
+    clients_now[#clients_now + 1] = {client, last_of(client)}
+  end
+  at = at + COMMAND_ARGS
+end
+return {'conflict', tostring(now), meta, table.concat(results, '\n'), items_now, clients_now}
