@@ -43,7 +43,7 @@ install_programs() {
   packages=()
   has chromium || has chromium-browser || has google-chrome || packages+=(chromium)
   has chromedriver || packages+=(chromium-driver)
-  has redis-server || packages+=(redis-server)
+  { has redis-server && has redis-cli; } || packages+=(redis-server redis-tools)
   as_root() {
     if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi
   }
@@ -57,6 +57,7 @@ install_programs() {
       say "no Chromium (browser suites are skipped); run: apt-get install chromium"
     has chromedriver || say "no chromedriver (the wasm browser suite is skipped); run: apt-get install chromium-driver"
     has redis-server || say "no redis-server (what needs Redis is skipped); run: apt-get install redis-server"
+    has redis-cli || say "no redis-cli (what needs it is skipped); run: apt-get install redis-tools"
   fi
 }
 

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { createHash, randomUUID } from 'node:crypto';
 import { after, before, test } from 'node:test';
-import { adapter, deferred, keepsFiles, Record, startServer, unique } from './harness.mjs';
+import { adapter, deferred, keepsGroups, Record, startServer, unique } from './harness.mjs';
 import { range } from './raw.mjs';
 import { portsOf } from './restart.mjs';
 
@@ -437,7 +437,7 @@ test('exactly once: connections break and the server is killed, mutations are se
       }
       acknowledged = seq;
     }
-    if (keepsFiles && round % 4 === 3 && kills < 4) {
+    if (keepsGroups && round % 4 === 3 && kills < 4) {
       const ports = portsOf(server);
       await server.kill();
       kills += 1;
@@ -450,7 +450,7 @@ test('exactly once: connections break and the server is killed, mutations are se
   const socket = await server.subscriber();
   assert.equal(await result(socket, 'get', at), count);
   assert.ok(duplicates > 0 && resent >= duplicates, `${duplicates} of ${resent} that were sent again had been taken`);
-  assert.equal(kills, keepsFiles ? 4 : 0);
+  assert.equal(kills, keepsGroups ? 4 : 0);
 });
 
 test('who may have been forgotten is told so and nothing is done twice', async () => {

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { Stream } from '@motiadev/stream-client-node';
-import { deferred, keepsFiles, Record, settled, startServer, unique, within } from './harness.mjs';
+import { deferred, keepsGroups, Record, settled, startServer, unique, within } from './harness.mjs';
 import { restart } from './restart.mjs';
 import { ODD_NAMES } from './sdk-checklist.mjs';
 
@@ -166,7 +166,7 @@ test('a restarted server is found again, with the token, and joined again', asyn
     await set('back', 'g', 'after', { id: 'after' }, worker);
     await set('back', 'secret', 'i', { id: 'i', n: 1 }, worker);
     // In memory what was before is gone, in the client too.
-    const before = keepsFiles ? [{ id: 'before' }] : [];
+    const before = keepsGroups ? [{ id: 'before' }] : [];
     await groupStates.until((items) => items.at(-1)?.[before.length]?.id === 'after', 'the sync of the new server');
     await set('back', 'secret', 'i', { id: 'i', n: 2 }, worker);
     await itemStates.until((items) => items.at(-1)?.n === 2, 'an event of the new server');

@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url';
 import { after, before, test } from 'node:test';
 import { build } from 'esbuild';
 import { chromium } from 'playwright-core';
-import { keepsFiles, Record, settled, startServer, within } from './harness.mjs';
+import { keepsGroups, Record, settled, startServer, within } from './harness.mjs';
 import { restart } from './restart.mjs';
 
 const executablePath = process.env.CHROMIUM ?? '/usr/bin/chromium';
@@ -174,7 +174,7 @@ test('a restarted server is found again and joined again', { skip }, async (t) =
   await within(settled(sdk), 'the worker to be back', { server });
   await set('back', 'counter', { id: 'counter', n: 7 });
   await page.until(shows, 'the sync of the new server', '"item":{"id":"counter","n":7}');
-  const before = keepsFiles ? [{ id: 'before' }] : [];
+  const before = keepsGroups ? [{ id: 'before' }] : [];
   assert.deepEqual((await page.state()).group, [...before, { id: 'counter', n: 7 }], 'in memory what was before is gone');
   await set('back', 'counter', { id: 'counter', n: 8 });
   await page.until(shows, 'an event of the new server', '"item":{"id":"counter","n":8}');

@@ -3,21 +3,24 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use redis::{ErrorKind, Pipeline, ServerErrorKind, Value};
-
 use super::backoff::jittered;
-use super::connection::Unanswered;
+use super::connection::{Connection, Unanswered};
 use super::error::CallError;
-use super::node::Node;
 use super::options::{ANSWER_WAIT_MIN, RETRY_PAUSE};
+use super::slot::Slot;
+use super::topology::{Member, Topology};
+use super::work::{Again, Done, Work};
+
+/// Redirections that one call follows without a pause; a cluster whose servers point at each other must not be flooded.
+const REDIRECTIONS_MAX: usize = 5;
 
 /// Limits of one call.
 #[derive(Clone, Copy)]
 pub(super) struct Limits {
     /// Until when it is tried to send it.
-    pub(super) send_by: Instant,
+    send_by: Instant,
     /// Until when the answer is awaited.
-    pub(super) answer_by: Instant,
+    answer_by: Instant,
 }
 
 impl Limits {
@@ -30,119 +33,109 @@ impl Limits {
     }
 }
 
-/// What an error answer says about trying again. Each of these says that the command was not carried out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Again {
-    /// The server cannot take it now.
-    Later,
-    /// The server is not the master any more.
-    NotMaster,
-}
-
-/// Whether the command may be sent again although the server answered.
-pub(super) fn again(value: &Value) -> Option<Again> {
-    let Value::ServerError(error) = value else {
-        return None;
-    };
-    match error.kind() {
-        Some(ServerErrorKind::ReadOnly) => Some(Again::NotMaster),
-        Some(
-            ServerErrorKind::BusyLoading
-            | ServerErrorKind::TryAgain
-            | ServerErrorKind::ClusterDown
-            | ServerErrorKind::MasterDown,
-        ) => Some(Again::Later),
-        // A long script, or too few replicas: refused before anything is done.
-        None if matches!(error.code(), "BUSY" | "NOREPLICAS") => Some(Again::Later),
-        _ => None,
-    }
-}
-
-/// Sends packed commands until their server has taken them, and returns what it answers to each.
+/// Sends commands of a slot until a server has taken them.
 pub(super) async fn send(
-    node: &Arc<Node>,
-    bytes: &[u8],
-    replies: usize,
+    topology: &Topology,
+    slot: Slot,
+    mut work: Work,
     limits: Limits,
-) -> Result<Vec<Value>, CallError> {
-    let unavailable = |why: Arc<str>| CallError::Unavailable {
-        node: node.name.clone(),
-        why,
-    };
+) -> Result<Done, CallError> {
+    let mut ask = None;
+    let mut redirections = 0;
     loop {
-        let connection = node.connection(limits.send_by).await;
-        let connection = connection.map_err(unavailable)?;
-        let sent = connection.send(bytes.to_vec(), replies, limits.answer_by);
-        let why: Arc<str> = match sent.await {
-            Ok(answers) => {
-                // A pipeline in which only some commands were refused has been carried out in part.
-                let Some(reason) = answers.first().and_then(again) else {
-                    return Ok(answers);
-                };
-                if !answers.iter().all(|answer| again(answer).is_some()) {
-                    return Ok(answers);
+        let asking = ask.is_some();
+        let reached = match ask.take() {
+            Some(member) => reach(&member, limits).await,
+            None => reach_owner(topology, slot, limits).await,
+        };
+        let (member, connection) = reached.map_err(|(node, why)| not_sent(&work, node, why))?;
+        let (bytes, replies) = work.to_send(asking);
+        let sent = connection.send(bytes, replies, limits.answer_by).await;
+        let mut is_redirected = false;
+        let why: Arc<str> = match sent {
+            Ok(answers) => match work.take(answers, asking) {
+                Ok(done) => return Ok(done),
+                Err((reason, text)) => {
+                    match reason {
+                        Again::Later => topology.refresh_soon(),
+                        Again::NotMaster => {
+                            member.node.check_soon();
+                            topology.refresh_soon();
+                        }
+                        Again::Moved { slot, to } => {
+                            topology.moved(slot, &to, &member.node.address());
+                            is_redirected = true;
+                        }
+                        Again::Ask { to } if work.can_ask() => {
+                            ask = topology.redirected(&to, &member.node.address());
+                            is_redirected = ask.is_some();
+                        }
+                        Again::Ask { .. } => {}
+                    }
+                    text.into()
                 }
-                if reason == Again::NotMaster {
-                    node.check_soon();
-                }
-                error_text(&answers[0])
-            }
+            },
             Err(Unanswered::NotSent(why)) => why,
             Err(Unanswered::Sent(why)) => {
                 return Err(CallError::Unknown {
-                    node: node.name.clone(),
+                    node: member.node.name(),
                     why,
                 });
             }
         };
+        if is_redirected && redirections < REDIRECTIONS_MAX {
+            redirections += 1;
+            continue;
+        }
+        redirections = 0;
         let pause = jittered(RETRY_PAUSE);
         if Instant::now() + pause >= limits.send_by {
-            return Err(unavailable(why));
+            return Err(not_sent(&work, member.node.name(), why));
         }
         tokio::time::sleep(pause).await;
     }
 }
 
-/// The answer of one command, its error as an error.
-pub(super) fn one(mut answers: Vec<Value>) -> Result<Value, CallError> {
-    match answers.pop() {
-        Some(Value::ServerError(error)) => Err(CallError::Refused(error.into())),
-        Some(value) => Ok(value),
-        None => Ok(Value::Nil),
+type Reached = Result<(Arc<Member>, Arc<Connection>), (Arc<str>, Arc<str>)>;
+
+/// The connection to a server, or its name and why there is none in time.
+async fn reach(member: &Arc<Member>, limits: Limits) -> Reached {
+    match member.node.connection(limits.send_by).await {
+        Ok(connection) => Ok((member.clone(), connection)),
+        Err(why) => Err((member.node.name(), why)),
     }
 }
 
-/// How many answers a pipeline has on the wire.
-pub(super) fn replies(commands: &Pipeline) -> usize {
-    // MULTI and EXEC are answered too.
-    commands.len() + if commands.is_transaction() { 2 } else { 0 }
-}
-
-/// The answers of a transaction are all in that of `EXEC`.
-pub(super) fn transacted(mut answers: Vec<Value>) -> Result<Vec<Value>, CallError> {
-    match answers.pop() {
-        Some(Value::Array(values)) => Ok(values),
-        Some(Value::ServerError(aborted)) => {
-            // What stands before tells why.
-            let why = answers.into_iter().find_map(|answer| match answer {
-                Value::ServerError(error) => Some(error),
-                _ => None,
-            });
-            Err(CallError::Refused(why.unwrap_or(aborted).into()))
+/// The connection to the server of a slot, which may become another one meanwhile.
+async fn reach_owner(topology: &Topology, slot: Slot, limits: Limits) -> Reached {
+    let mut changes = topology.changes();
+    loop {
+        changes.mark_unchanged();
+        let Some(owner) = topology.owner(slot) else {
+            topology.refresh_soon();
+            let waited = tokio::time::timeout_at(limits.send_by.into(), changes.changed()).await;
+            if waited.is_err() {
+                let nobody = format!("no server has slot {}", slot.index());
+                return Err(("the cluster".into(), nobody.into()));
+            }
+            continue;
+        };
+        tokio::select! {
+            biased;
+            reached = reach(&owner, limits) => return reached,
+            _ = changes.changed() => {}
         }
-        _ => Err(CallError::Refused(
-            (
-                ErrorKind::UnexpectedReturnType,
-                "EXEC answered no list of answers",
-            )
-                .into(),
-        )),
     }
 }
 
-fn error_text(value: &Value) -> Arc<str> {
-    match value {
-        Value::ServerError(error) => error.to_string().into(),
-        _ => "no error".into(),
+/// What is wrong with a call that is given up before it was sent, or sent again.
+fn not_sent(work: &Work, node: Arc<str>, why: Arc<str>) -> CallError {
+    if work.is_begun() {
+        let why = format!("some commands of the pipeline were carried out, others not: {why}");
+        return CallError::Unknown {
+            node,
+            why: why.into(),
+        };
     }
+    CallError::Unavailable { node, why }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use redis::Value;
 use tokio::io::AsyncWriteExt;
@@ -19,7 +20,7 @@ use super::options::{WAITING_BYTES_MAX, WAITING_CALLS_MAX};
 use super::resp::Replies;
 use super::server_clock::whole_ms;
 
-/// What is copied together into one write; longer commands are written by themselves.
+/// What waits is copied together into one write until it is so long.
 const WRITE_BYTES: usize = 256 * 1024;
 
 /// Why a call got no answer from a connection.
@@ -57,7 +58,7 @@ struct Queues {
 
 struct Waiting {
     number: u64,
-    bytes: Vec<u8>,
+    bytes: Bytes,
     sent: Sent,
 }
 
@@ -90,7 +91,7 @@ impl Connection {
     /// Sends commands, already packed, and waits until `deadline` for as many answers as they have.
     pub(super) async fn send(
         &self,
-        bytes: Vec<u8>,
+        bytes: Bytes,
         replies: usize,
         deadline: Instant,
     ) -> Result<Vec<Value>, Unanswered> {
@@ -142,7 +143,7 @@ impl Drop for Connection {
 }
 
 impl Shared {
-    fn enqueue(&self, bytes: Vec<u8>, sent: Sent) -> Result<u64, Unanswered> {
+    fn enqueue(&self, bytes: Bytes, sent: Sent) -> Result<u64, Unanswered> {
         let mut queues = self.queues.lock();
         if let Some(why) = &queues.closed {
             return Err(Unanswered::NotSent(why.clone()));
@@ -184,12 +185,13 @@ impl Shared {
     }
 
     /// Moves what waits to what is sent, as far as it fits into one write.
-    fn take_waiting(&self, bytes: &mut Vec<u8>) -> Result<(), Arc<str>> {
+    fn take_waiting(&self) -> Result<Vec<Bytes>, Arc<str>> {
         let mut queues = self.queues.lock();
         if let Some(why) = &queues.closed {
             return Err(why.clone());
         }
-        while bytes.is_empty() || bytes.len() < WRITE_BYTES {
+        let (mut taken, mut length) = (Vec::new(), 0);
+        while length < WRITE_BYTES {
             let Some(waiting) = queues.waiting.pop_front() else {
                 break;
             };
@@ -197,14 +199,11 @@ impl Shared {
             if waiting.sent.answer.is_closed() {
                 continue;
             }
-            if bytes.is_empty() {
-                *bytes = waiting.bytes;
-            } else {
-                bytes.extend_from_slice(&waiting.bytes);
-            }
+            length += waiting.bytes.len();
+            taken.push(waiting.bytes);
             queues.sent.push_back(waiting.sent);
         }
-        Ok(())
+        Ok(taken)
     }
 
     /// Hands an answer to the call that waits for it.
@@ -253,19 +252,17 @@ impl Shared {
 }
 
 async fn write_commands(shared: Arc<Shared>, mut write: OwnedWriteHalf) {
-    let mut bytes = Vec::new();
-    loop {
-        bytes.clear();
-        if shared.take_waiting(&mut bytes).is_err() {
-            return;
-        }
-        if bytes.is_empty() {
-            shared.written.notified().await;
-            continue;
-        }
-        if let Err(error) = write.write_all(&bytes).await {
-            shared.close(&error.to_string());
-            return;
+    while let Ok(taken) = shared.take_waiting() {
+        let written = match &taken[..] {
+            [] => {
+                shared.written.notified().await;
+                continue;
+            }
+            [one] => write.write_all(one).await,
+            many => write.write_all(&many.concat()).await,
+        };
+        if let Err(error) = written {
+            return shared.close(&error.to_string());
         }
     }
 }

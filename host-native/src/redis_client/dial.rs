@@ -103,7 +103,7 @@ async fn greet(address: &Address, login: &Login) -> Result<Dialed, DialError> {
 
 impl Dialed {
     /// One command and its answer, before anybody else uses the connection.
-    async fn ask(&mut self, command: &Cmd) -> Result<Value, DialError> {
+    pub(super) async fn ask(&mut self, command: &Cmd) -> Result<Value, DialError> {
         let unreachable = |error: std::io::Error| DialError::Unreachable(error.to_string().into());
         self.stream
             .write_all(&command.get_packed_command())

@@ -1,7 +1,7 @@
 //! The way to Redis. Knows no streams.
 //!
-//! Reading order: [`RedisClient`] takes a call; `calls.rs` sends it, again where that is safe; `node.rs` keeps one server
-//! connected; `connection.rs` shares one connection among all calls; `resp.rs` reads what comes. For pub/sub:
+//! Reading order: [`RedisClient`] takes a call; `calls.rs` sends it, again where that is safe; `topology.rs` knows the servers
+//! and who has which slot; `node.rs` keeps one server connected; `connection.rs` shares one connection among all calls; `resp.rs` reads what comes. For pub/sub:
 //! `subscriptions.rs` knows what is wanted, `subscriber.rs` keeps the connection that hears it.
 
 mod address;
@@ -10,17 +10,24 @@ mod calls;
 mod channel;
 mod connection;
 mod dial;
+mod ear;
 mod error;
 mod node;
 mod options;
 mod report;
 mod resp;
 mod script;
+mod sentinel;
 mod server_clock;
 mod slot;
+mod start;
 mod subscriber;
 mod subscriptions;
+mod topology;
+mod work;
 
+#[cfg(test)]
+pub(crate) mod test_cluster;
 #[cfg(test)]
 pub(crate) mod test_server;
 #[cfg(test)]
@@ -29,9 +36,7 @@ mod tests;
 use std::sync::Arc;
 use std::time::Instant;
 
-use parking_lot::Mutex;
 use redis::{Cmd, Pipeline, ServerErrorKind, Value};
-use tokio::task::JoinHandle;
 
 pub use channel::{Channel, ChannelEvent, Listener};
 pub use error::{CallError, RedisStartError};
@@ -41,22 +46,16 @@ pub use script::Script;
 pub use slot::Slot;
 
 use calls::Limits;
-use node::{Link, Node};
-use subscriber::Subscriber;
-use subscriptions::{Post, Subscriptions};
+use topology::Topology;
+use work::Work;
 
+use crate::clock;
 use crate::metrics::{Metrics, RedisOutcome};
-
-/// Oldest version that has what is used: RESP3, sharded pub/sub, errors of scripts with their code.
-const MAJOR_VERSION_MIN: u32 = 7;
 
 /// The way to Redis. Shared by all who use it.
 pub struct RedisClient {
     options: RedisOptions,
-    node: Arc<Node>,
-    post: Arc<Post>,
-    subscriptions: Arc<Subscriptions>,
-    tasks: Mutex<Vec<JoinHandle<()>>>,
+    topology: Arc<Topology>,
     metrics: Arc<Metrics>,
 }
 
@@ -66,67 +65,12 @@ impl RedisClient {
         options: RedisOptions,
         metrics: Arc<Metrics>,
     ) -> Result<Arc<Self>, RedisStartError> {
-        let deadline = Instant::now() + options.connect_time_max;
-        let url = options.nodes.first().map_or("", |url| url.as_str());
-        let (address, login) = address::read_url(url)?;
-        let time_max = options.connect_time_max;
-        let node = Node::new(address, login, time_max, metrics.clone());
-        let post = Arc::<Post>::default();
-        let subscriptions = Arc::new(Subscriptions::new(metrics.clone()));
-        let subscriber = Subscriber {
-            node: node.clone(),
-            post: post.clone(),
-            subscriptions: subscriptions.clone(),
-            metrics: metrics.clone(),
-            connect_time_max: time_max,
-        };
-        let keeper = tokio::spawn(node.clone().keep());
-        let client = Arc::new(Self {
+        let topology = start::start(&options, metrics.clone()).await?;
+        Ok(Arc::new(Self {
             options,
-            node: node.clone(),
-            post,
-            subscriptions,
-            tasks: Mutex::new(vec![keeper]),
+            topology,
             metrics,
-        });
-        let settled = node.settled(deadline).await;
-        if let Err(error) = client.check_start(&settled) {
-            client.close().await;
-            return Err(error);
-        }
-        client.tasks.lock().push(tokio::spawn(subscriber.keep()));
-        Ok(client)
-    }
-
-    fn check_start(&self, settled: &Link) -> Result<(), RedisStartError> {
-        let node = self.node.name.clone();
-        match settled {
-            Link::Up(_) => {}
-            Link::Down {
-                why,
-                is_refused: true,
-                ..
-            } => {
-                let why = why.clone();
-                return Err(RedisStartError::Refused { node, why });
-            }
-            Link::Down { why, .. } => {
-                return Err(RedisStartError::Unreachable {
-                    node,
-                    time_max_ms: server_clock::whole_ms(self.options.connect_time_max),
-                    why: why.clone(),
-                });
-            }
-        }
-        let facts = self.node.facts();
-        let major = facts.version.split('.').next().unwrap_or_default();
-        if major.parse().unwrap_or(0) < MAJOR_VERSION_MIN {
-            return Err(RedisStartError::TooOld {
-                node,
-                version: facts.version,
-            });
-        }
-        Ok(())
+        }))
     }
 
     /// Sends one command. An error that the server answers is [`CallError::Refused`].
@@ -141,9 +85,8 @@ impl RedisClient {
         command: &Cmd,
         limits: Limits,
     ) -> Result<Value, CallError> {
-        let bytes = command.get_packed_command();
-        let answers = calls::send(self.node_of(slot), &bytes, 1, limits).await?;
-        calls::one(answers)
+        let work = Work::command(command);
+        calls::send(&self.topology, slot, work, limits).await?.one()
     }
 
     /// Sends several commands of one slot together. An error of one command stands in its place as `Value::ServerError`; of a
@@ -151,13 +94,9 @@ impl RedisClient {
     pub async fn pipeline(&self, slot: Slot, commands: Pipeline) -> Result<Vec<Value>, CallError> {
         let limits = Limits::from_now(self.options.wait_max);
         self.counted(async {
-            let (bytes, replies) = (commands.get_packed_pipeline(), calls::replies(&commands));
-            let answers = calls::send(self.node_of(slot), &bytes, replies, limits).await?;
-            if commands.is_transaction() {
-                calls::transacted(answers)
-            } else {
-                Ok(answers)
-            }
+            let work = Work::pipeline(&commands);
+            let done = calls::send(&self.topology, slot, work, limits).await?;
+            done.all(commands.is_transaction())
         })
         .await
     }
@@ -231,58 +170,58 @@ impl RedisClient {
 
     /// Estimated Unix milliseconds of the clock of the slot's server.
     pub fn now_ms(&self, slot: Slot) -> u64 {
-        self.node_of(slot).now_ms()
+        let owner = self.topology.owner_or_any(slot);
+        owner.map_or_else(clock::unix_ms, |owner| owner.node.now_ms())
     }
 
     /// The identity of the data at the slot's server (`master_replid`). Another one may have lost or never had what the one
     /// before acknowledged.
     pub fn replication_id(&self, slot: Slot) -> Arc<str> {
-        self.node_of(slot).replication_id()
+        let owner = self.topology.owner_or_any(slot);
+        owner.map_or_else(|| Arc::from(""), |owner| owner.node.replication_id())
     }
 
-    /// Whether all servers that are needed are connected.
+    /// Whether each slot has a server and all servers are connected.
     pub fn is_up(&self) -> bool {
-        matches!(self.node.link(), Link::Up(_))
+        self.topology.is_whole()
+    }
+
+    /// Whether the servers are a cluster.
+    pub fn is_cluster(&self) -> bool {
+        self.node.facts().is_cluster
     }
 
     /// What can be said about Redis right now.
     pub fn report(&self) -> RedisReport {
-        let facts = self.node.facts();
-        let down = match self.node.link() {
-            Link::Up(_) => None,
-            Link::Down { since_ms, why, .. } => Some(Down {
-                since_ms,
-                why: why.to_string(),
-            }),
-        };
+        let members = self.topology.members();
         RedisReport {
-            nodes: vec![NodeReport {
-                address: self.node.name.to_string(),
-                down,
-                is_master: facts.is_master,
-                replicas: facts.replicas,
-                version: facts.version,
-            }],
+            nodes: members.iter().map(|member| member.node.report()).collect(),
         }
     }
 
     /// Listens to a channel: at once, also while Redis is away. A channel has one listener; a further one takes its place and
     /// hears `Ready` itself.
     pub fn subscribe(&self, channel: Channel, listener: Arc<dyn Listener>) {
-        self.subscriptions.add(channel, listener, &self.post);
+        let subscriptions = &self.topology.subscriptions;
+        subscriptions.add(channel, listener, |channel| self.topology.post_of(channel));
     }
 
     /// Listens no more.
     pub fn unsubscribe(&self, channel: &Channel) {
-        self.subscriptions.remove(&channel.name);
+        self.topology.subscriptions.remove(&channel.name);
     }
 
     /// Publishes a message; returns how many connections got it that the asked server knows of.
     pub async fn publish(&self, channel: &Channel, payload: &[u8]) -> Result<u64, CallError> {
+        let command = if self.topology.is_sharded(channel) {
+            "SPUBLISH"
+        } else {
+            "PUBLISH"
+        };
         let slot = channel
             .slot
             .unwrap_or_else(|| Slot::of(channel.name.as_bytes()));
-        let mut publish = redis::cmd("PUBLISH");
+        let mut publish = redis::cmd(command);
         publish.arg(&*channel.name).arg(payload);
         let receivers = self.call(slot, publish).await?;
         redis::from_redis_value(receivers).map_err(|error| CallError::Refused(error.into()))
@@ -290,18 +229,7 @@ impl RedisClient {
 
     /// Closes all connections. Calls that wait get to know.
     pub async fn close(&self) {
-        self.node.stop();
-        let tasks = std::mem::take(&mut *self.tasks.lock());
-        for task in tasks {
-            task.abort();
-            // An error only says that the task was stopped.
-            let _ = task.await;
-        }
-        self.node.lost("the client is closed".into(), false);
-    }
-
-    fn node_of(&self, _slot: Slot) -> &Arc<Node> {
-        &self.node
+        self.topology.close();
     }
 }
 

@@ -1,4 +1,4 @@
-//! One server: keeps its command connection alive, and knows its clock, its role and the identity of its data.
+//! One server, or one master wherever its sentinels say that it is: keeps its command connection alive, and knows its clock, its role and the identity of its data.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,6 +12,8 @@ use super::backoff::Backoff;
 use super::connection::Connection;
 use super::dial::{self, DialError, as_text};
 use super::options::{CHECK_PERIOD, SILENCE_MAX};
+use super::report::{Down, NodeReport};
+use super::sentinel::Sentinels;
 use super::server_clock::{ServerClock, whole_ms};
 use crate::clock;
 use crate::metrics::Metrics;
@@ -39,10 +41,12 @@ pub(super) struct Facts {
 
 /// One server.
 pub(super) struct Node {
-    pub(super) name: Arc<str>,
-    pub(super) address: Address,
+    address: RwLock<(Address, Arc<str>)>,
+    sentinels: Option<Sentinels>,
     login: Login,
     connect_time_max: Duration,
+    /// Told of each loss.
+    lost: Arc<Notify>,
     link: watch::Sender<Link>,
     facts: RwLock<Facts>,
     clock: ServerClock,
@@ -55,15 +59,19 @@ impl Node {
     /// A server, which is not connected to before [`Node::keep`] runs.
     pub(super) fn new(
         address: Address,
+        sentinels: Option<Sentinels>,
         login: Login,
         connect_time_max: Duration,
+        lost: Arc<Notify>,
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
+        let name = address.to_string().into();
         Arc::new(Self {
-            name: address.to_string().into(),
-            address,
+            address: RwLock::new((address, name)),
+            sentinels,
             login,
             connect_time_max,
+            lost,
             link: watch::Sender::new(Link::Down {
                 since_ms: clock::unix_ms(),
                 why: "not connected yet".into(),
@@ -75,6 +83,16 @@ impl Node {
             stop: watch::Sender::new(false),
             metrics,
         })
+    }
+
+    /// Where it is; with sentinels, where the master was found last.
+    pub(super) fn address(&self) -> Address {
+        self.address.read().0.clone()
+    }
+
+    /// Its address as it is shown.
+    pub(super) fn name(&self) -> Arc<str> {
+        self.address.read().1.clone()
     }
 
     pub(super) fn link(&self) -> Link {
@@ -97,6 +115,25 @@ impl Node {
         &self.login
     }
 
+    /// What can be said about it right now.
+    pub(super) fn report(&self) -> NodeReport {
+        let facts = self.facts.read().clone();
+        let down = match self.link() {
+            Link::Up(_) => None,
+            Link::Down { since_ms, why, .. } => Some(Down {
+                since_ms,
+                why: why.to_string(),
+            }),
+        };
+        NodeReport {
+            address: self.name().to_string(),
+            down,
+            is_master: facts.is_master,
+            replicas: facts.replicas,
+            version: facts.version,
+        }
+    }
+
     /// Asks it soon for its role and the identity of its data.
     pub(super) fn check_soon(&self) {
         self.check_now.notify_one();
@@ -105,6 +142,15 @@ impl Node {
     /// Ends [`Node::keep`].
     pub(super) fn stop(&self) {
         self.stop.send_replace(true);
+    }
+
+    /// Ends the connection for good.
+    pub(super) fn close(&self, why: &str) {
+        self.stop();
+        if let Link::Up(connection) = self.link() {
+            connection.close(why);
+        }
+        self.lost(why.into(), false);
     }
 
     /// The connection, if there is one by `deadline`; else why not.
@@ -161,10 +207,11 @@ impl Node {
                 Ok(connection) => {
                     backoff = Backoff::default();
                     self.link.send_replace(Link::Up(connection.clone()));
-                    tracing::info!(redis = %self.name, version = self.facts().version, "connected to Redis");
+                    tracing::info!(redis = %self.name(), version = self.facts().version, "connected to Redis");
                     self.watch(&connection).await;
-                    let why = connection.closed().unwrap_or_else(|| "closed".into());
-                    tracing::warn!(redis = %self.name, why = %why, "connection to Redis lost");
+                    let why = connection.closed();
+                    let why = why.unwrap_or_else(|| "it is not the master any more".into());
+                    tracing::warn!(redis = %self.name(), why = %why, "connection to Redis lost");
                     self.metrics.redis_reconnects.inc();
                     self.lost(why, false);
                 }
@@ -178,7 +225,12 @@ impl Node {
     }
 
     async fn connect(&self) -> Result<Arc<Connection>, DialError> {
-        let dialed = dial::dial(&self.address, &self.login, self.connect_time_max).await?;
+        if let Some(sentinels) = &self.sentinels {
+            let master = sentinels.find_master().await?;
+            let name = master.to_string().into();
+            *self.address.write() = (master, name);
+        }
+        let dialed = dial::dial(&self.address(), &self.login, self.connect_time_max).await?;
         {
             let mut facts = self.facts.write();
             facts.version.clone_from(&dialed.version);
@@ -187,6 +239,10 @@ impl Node {
         let connection = Arc::new(Connection::new(dialed));
         // Nobody may write before the identity of the data is known.
         self.check(&connection, self.connect_time_max).await?;
+        if self.is_demoted() {
+            let why = "the sentinels call it the master, but it is a replica";
+            return Err(DialError::Unreachable(why.into()));
+        }
         Ok(connection)
     }
 
@@ -203,7 +259,16 @@ impl Node {
                 let silence = SILENCE_MAX.as_secs();
                 connection.close(&format!("no sign of life for {silence} s"));
             }
+            if self.is_demoted() {
+                // Calls that are under way get their answers: it is still connected.
+                return;
+            }
         }
+    }
+
+    /// Whether the sentinels have to be asked again, because this is not the master.
+    fn is_demoted(&self) -> bool {
+        self.sentinels.is_some() && !self.facts.read().is_master
     }
 
     /// Reads clock, role and identity of the data.
@@ -212,7 +277,7 @@ impl Node {
         questions.cmd("TIME").cmd("INFO").arg("replication");
         let asked = Instant::now();
         let answers = connection
-            .send(questions.get_packed_pipeline(), 2, asked + time_max)
+            .send(questions.get_packed_pipeline().into(), 2, asked + time_max)
             .await
             .map_err(|_| DialError::Unreachable("no answer to the first question".into()))?;
         let [time, replication] = &answers[..] else {
@@ -241,7 +306,7 @@ impl Node {
     }
 
     /// Notes that there is no connection; the time of the first loss stays.
-    pub(super) fn lost(&self, why: Arc<str>, is_refused: bool) {
+    fn lost(&self, why: Arc<str>, is_refused: bool) {
         self.link.send_modify(|link| {
             let since_ms = match link {
                 Link::Up(_) => clock::unix_ms(),
@@ -253,5 +318,6 @@ impl Node {
                 is_refused,
             };
         });
+        self.lost.notify_one();
     }
 }

@@ -5,15 +5,25 @@ use std::time::Duration;
 /// What the servers are to each other.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum RedisMode {
-    /// One server.
+    /// A cluster where the server says that it is part of one, else one server.
     #[default]
+    Auto,
+    /// One server.
     Single,
+    /// A cluster, of which `nodes` are some servers: the others are found by them.
+    Cluster,
+    /// `nodes` are sentinels; they say which server is the master.
+    Sentinel {
+        /// What the sentinels call the master.
+        master: String,
+    },
 }
 
 /// How Redis is reached.
 #[derive(Clone)]
 pub struct RedisOptions {
-    /// `redis://[user[:password]@]host[:port][/database]` of one or more servers. User and password of the first count for all.
+    /// `redis://[user[:password]@]host[:port][/database]` of one or more servers. User, password and database of the first count
+    /// for all.
     pub nodes: Vec<String>,
     /// What the servers are to each other.
     pub mode: RedisMode,
@@ -51,3 +61,11 @@ pub(super) const RETRY_PAUSE: Duration = Duration::from_millis(25);
 pub(super) const WAITING_CALLS_MAX: usize = 65_536;
 /// Most bytes that wait to be written to one connection; further calls are unavailable at once.
 pub(super) const WAITING_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// A cluster is asked so often for its slots, besides at each sign of a change.
+pub(super) const TOPOLOGY_PERIOD: Duration = Duration::from_secs(10);
+/// The same while a slot or a master is missing.
+pub(super) const TOPOLOGY_PERIOD_BROKEN: Duration = Duration::from_millis(250);
+/// Shortest time between two such questions.
+pub(super) const TOPOLOGY_PAUSE: Duration = Duration::from_millis(50);
+/// Time for the answer.
+pub(super) const TOPOLOGY_TIME_MAX: Duration = Duration::from_secs(1);

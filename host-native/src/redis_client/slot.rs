@@ -13,7 +13,6 @@ impl Slot {
         Self(crc16(tag(key)) % SLOTS as u16)
     }
 
-    #[cfg(test)]
     pub(super) fn index(self) -> usize {
         usize::from(self.0)
     }

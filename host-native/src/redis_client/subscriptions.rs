@@ -1,23 +1,40 @@
 //! What is subscribed to, and on which server. The servers' own tasks make it so (`subscriber.rs`).
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::channel::{Channel, Listener};
+use super::ear::Ear;
 use crate::metrics::Metrics;
 
 /// What a server's task is told: the channels to look at again.
-#[derive(Default)]
 pub(super) struct Post {
+    number: u64,
     dirty: Mutex<Vec<Arc<str>>>,
     delivered: Notify,
 }
 
 impl Post {
-    fn put(&self, channel: Arc<str>) {
+    pub(super) fn new() -> Self {
+        static NUMBERS: AtomicU64 = AtomicU64::new(0);
+        Self {
+            number: NUMBERS.fetch_add(1, Ordering::Relaxed),
+            dirty: Mutex::default(),
+            delivered: Notify::new(),
+        }
+    }
+
+    /// Tells the servers apart.
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// A channel has to be looked at again.
+    pub(super) fn put(&self, channel: Arc<str>) {
         self.dirty.lock().push(channel);
         self.delivered.notify_one();
     }
@@ -27,18 +44,15 @@ impl Post {
         self.delivered.notified().await;
     }
 
-    /// What was left after [`Post::take`] is to be taken too.
-    pub(super) fn come_again(&self) {
-        self.delivered.notify_one();
-    }
-
-    /// Takes at most so many channels; whether more lie here.
-    pub(super) fn take(&self, channels_max: usize) -> (Vec<Arc<str>>, bool) {
+    /// Takes at most so many channels. The rest is delivered again.
+    pub(super) fn take(&self, channels_max: usize) -> Vec<Arc<str>> {
         let mut dirty = self.dirty.lock();
         let taken = dirty.len().min(channels_max);
         let rest = dirty.split_off(taken);
-        let has_more = !rest.is_empty();
-        (std::mem::replace(&mut *dirty, rest), has_more)
+        if !rest.is_empty() {
+            self.delivered.notify_one();
+        }
+        std::mem::replace(&mut *dirty, rest)
     }
 }
 
@@ -46,48 +60,46 @@ impl Post {
 #[derive(Clone)]
 pub(super) struct Wanted {
     pub(super) channel: Channel,
-    pub(super) listener: Arc<dyn Listener>,
-    /// Differs for each call of `subscribe`, so that each hears its own `Ready`.
-    pub(super) generation: u64,
+    pub(super) ear: Arc<Ear>,
     post: Arc<Post>,
 }
 
 /// All channels that somebody wants to hear.
 pub(super) struct Subscriptions {
-    state: Mutex<State>,
+    wanted: Mutex<HashMap<Arc<str>, Wanted>>,
     metrics: Arc<Metrics>,
-}
-
-#[derive(Default)]
-struct State {
-    wanted: HashMap<Arc<str>, Wanted>,
-    generations: u64,
 }
 
 impl Subscriptions {
     pub(super) fn new(metrics: Arc<Metrics>) -> Self {
         Self {
-            state: Mutex::default(),
+            wanted: Mutex::default(),
             metrics,
         }
     }
 
-    /// Wants a channel at the server that `post` belongs to. Who wanted it before hears it no more.
-    pub(super) fn add(&self, channel: Channel, listener: Arc<dyn Listener>, post: &Arc<Post>) {
+    /// Wants a channel at the server that `post_of` says. Who wanted it before hears it no more.
+    pub(super) fn add(
+        &self,
+        channel: Channel,
+        listener: Arc<dyn Listener>,
+        post_of: impl FnOnce(&Channel) -> Arc<Post>,
+    ) {
         let name = channel.name.clone();
-        let mut state = self.state.lock();
-        state.generations += 1;
+        // Under the lock, so that no server can come or go between.
+        let mut all = self.wanted.lock();
+        let post = post_of(&channel);
+        let ear = Ear::new(name.clone(), listener, post.number);
         let wanted = Wanted {
             channel,
-            listener,
-            generation: state.generations,
+            ear: ear.into(),
             post: post.clone(),
         };
-        let before = state.wanted.insert(name.clone(), wanted);
-        drop(state);
+        let before = all.insert(name.clone(), wanted);
+        drop(all);
         match before {
             None => self.metrics.redis_subscriptions.inc(),
-            Some(before) if !Arc::ptr_eq(&before.post, post) => before.post.put(name.clone()),
+            Some(before) if before.post.number != post.number => before.post.put(name.clone()),
             Some(_) => {}
         }
         post.put(name);
@@ -95,7 +107,7 @@ impl Subscriptions {
 
     /// Wants a channel no more.
     pub(super) fn remove(&self, name: &str) {
-        let removed = self.state.lock().wanted.remove(name);
+        let removed = self.wanted.lock().remove(name);
         if let Some(removed) = removed {
             self.metrics.redis_subscriptions.dec();
             removed.post.put(removed.channel.name);
@@ -103,22 +115,42 @@ impl Subscriptions {
     }
 
     /// The channel, if it is wanted at the server that `post` belongs to.
-    pub(super) fn wanted_at(&self, name: &str, post: &Arc<Post>) -> Option<Wanted> {
-        let state = self.state.lock();
-        let wanted = state.wanted.get(name)?;
-        Arc::ptr_eq(&wanted.post, post).then(|| wanted.clone())
+    pub(super) fn wanted_at(&self, name: &str, post: &Post) -> Option<Wanted> {
+        let all = self.wanted.lock();
+        let wanted = all.get(name)?;
+        (wanted.post.number == post.number).then(|| wanted.clone())
     }
 
     /// All channels of a server are to be looked at again, because its connection is new.
-    pub(super) fn renew(&self, post: &Arc<Post>) {
-        let state = self.state.lock();
-        let mine = state
-            .wanted
+    pub(super) fn renew(&self, post: &Post) {
+        let all = self.wanted.lock();
+        let mine = all
             .iter()
-            .filter(|(_, wanted)| Arc::ptr_eq(&wanted.post, post));
+            .filter(|(_, wanted)| wanted.post.number == post.number);
         let names: Vec<_> = mine.map(|(name, _)| name.clone()).collect();
-        drop(state);
+        drop(all);
         *post.dirty.lock() = names;
         post.delivered.notify_one();
+    }
+
+    /// Moves each channel to the server that it belongs to now.
+    pub(super) fn rehome(&self, post_of: impl Fn(&Channel) -> Arc<Post>) {
+        let mut moved = Vec::new();
+        {
+            let mut all = self.wanted.lock();
+            for wanted in all.values_mut() {
+                let post = post_of(&wanted.channel);
+                if post.number != wanted.post.number {
+                    let before = std::mem::replace(&mut wanted.post, post);
+                    moved.push((before, wanted.clone()));
+                }
+            }
+        }
+        // Not under the lock: a listener may subscribe and unsubscribe.
+        for (before, wanted) in moved {
+            wanted.ear.move_to(wanted.post.number);
+            before.put(wanted.channel.name.clone());
+            wanted.post.put(wanted.channel.name);
+        }
     }
 }

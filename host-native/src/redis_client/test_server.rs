@@ -2,6 +2,7 @@
 
 use std::io::Read;
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -38,6 +39,7 @@ pub(crate) struct TestServer {
     folder: TempDir,
     settings: Vec<String>,
     process: Option<Child>,
+    config: Option<PathBuf>,
 }
 
 impl TestServer {
@@ -48,20 +50,55 @@ impl TestServer {
 
     /// A server with settings of its own, as on the command line.
     pub(crate) fn start_with(settings: &[&str]) -> Self {
-        let mut server = Self {
+        let mut server = Self::new(settings);
+        server.restart();
+        server
+    }
+
+    fn new(settings: &[&str]) -> Self {
+        Self {
             port: free_port(),
             folder: tempfile::tempdir().expect("a folder"),
             settings: settings.iter().map(|&text| text.to_owned()).collect(),
             process: None,
-        };
-        server.restart();
-        server
+            config: None,
+        }
+    }
+
+    /// A replica of another server, in step with it.
+    pub(crate) fn start_replica_of(master: &Self) -> Self {
+        let port = master.port.to_string();
+        let replica = Self::start_with(&["--replicaof", "127.0.0.1", &port]);
+        let begin = Instant::now();
+        while !replica
+            .ask(&["INFO", "replication"])
+            .contains("master_link_status:up")
+        {
+            assert!(begin.elapsed() < START_MAX, "the replica is not in step");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        replica
+    }
+
+    /// A sentinel that alone decides about a master, which it calls `main`.
+    pub(crate) fn start_sentinel_of(master: &Self) -> Self {
+        let mut sentinel = Self::new(&["--sentinel"]);
+        let config = format!(
+            "sentinel monitor main 127.0.0.1 {} 1\nsentinel down-after-milliseconds main 500\nsentinel failover-timeout main 2000\n",
+            master.port
+        );
+        let file = sentinel.folder.path().join("sentinel.conf");
+        std::fs::write(&file, config).expect("a file");
+        sentinel.config = Some(file);
+        sentinel.restart();
+        sentinel
     }
 
     /// Starts it again on the same port, in the same folder.
     pub(crate) fn restart(&mut self) {
         self.kill();
         let process = Command::new("redis-server")
+            .args(&self.config)
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"])
             .args(["--save", "", "--loglevel", "warning", "--daemonize", "no"])
             .args(["--repl-diskless-sync-delay", "0"])

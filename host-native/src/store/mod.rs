@@ -7,6 +7,7 @@ mod deadlines;
 pub mod file;
 mod listing;
 mod memory;
+pub mod redis;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +19,7 @@ use iii_stream_core::{
 
 pub use file::{Durability, FileOptions, FileReadings, FileStore, OpenError};
 pub use memory::MemoryStore;
+pub use redis::RedisStore;
 
 /// Takes what became of a request, now or later, on any thread. It must not block.
 pub type Done<T> = Box<dyn FnOnce(Result<T, StoreError>) + Send>;
@@ -47,10 +49,16 @@ pub enum StoreErrorCause {
     Full,
     /// The store takes no changes until a restart.
     ReadOnly,
-    /// Too much waits for the disk; the call may be tried again later.
+    /// Too much waits for the disk, or for Redis; the call may be tried again later.
     Behind,
-    /// What is on the disk cannot be read.
+    /// What is on the disk, or in Redis, cannot be read.
     Damaged,
+    /// Redis is not there: surely nothing was done. The call may be tried again later.
+    Unavailable,
+    /// Redis did not answer: the call may or may not have been carried out.
+    Unknown,
+    /// Others changed the item each time before it was this call's turn: nothing was done.
+    Contended,
 }
 
 impl StoreErrorCause {
@@ -62,6 +70,9 @@ impl StoreErrorCause {
             Self::ReadOnly => Some("read_only"),
             Self::Behind => Some("behind"),
             Self::Damaged => Some("damaged"),
+            Self::Unavailable => Some("unavailable"),
+            Self::Unknown => Some("unknown"),
+            Self::Contended => Some("contended"),
         }
     }
 }

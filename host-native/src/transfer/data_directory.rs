@@ -359,11 +359,17 @@ impl Flight {
                 }
             }
             Err(error) => match error.cause {
-                StoreErrorCause::Full | StoreErrorCause::ReadOnly => {
+                StoreErrorCause::Full
+                | StoreErrorCause::ReadOnly
+                | StoreErrorCause::Unavailable
+                | StoreErrorCause::Unknown => {
                     present.broken.get_or_insert(error.message);
                 }
                 // Of one group.
-                StoreErrorCause::Other | StoreErrorCause::Behind | StoreErrorCause::Damaged => {
+                StoreErrorCause::Other
+                | StoreErrorCause::Behind
+                | StoreErrorCause::Damaged
+                | StoreErrorCause::Contended => {
                     present.refused.push(Refused {
                         place,
                         origin,

@@ -1,5 +1,7 @@
 //! The client against real servers.
 
+mod cluster;
 mod faults;
 mod heard;
+mod sentinel;
 mod single;

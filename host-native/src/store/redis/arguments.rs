@@ -35,6 +35,11 @@ impl Arguments {
         written
     }
 
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.ends.len()
+    }
+
     /// How long all that was written is.
     pub(super) fn bytes_len(&self) -> usize {
         self.bytes.len()

@@ -30,6 +30,9 @@ const REPLY_BYTES_MAX: u64 = 8 << 20;
 /// How long a group that holds nothing is kept, for those who come back.
 pub(super) const EMPTY_MS: u64 = 3_600_000;
 
+/// How far the clock of Redis may be from what is thought of it, in milliseconds.
+const CLOCK_SLACK_MS: u64 = 2_000;
+
 /// How often a command is decided before it waits between attempts.
 const ATTEMPTS_AT_ONCE: u32 = 3;
 
@@ -45,6 +48,8 @@ pub(super) struct Sent {
     pub(super) name: String,
     /// Redis refuses to begin with it later than this, in Unix milliseconds.
     pub(super) deadline_ms: u64,
+    /// It was sent later than this, in Unix milliseconds.
+    pub(super) not_before_ms: u64,
     /// The group's last sequence that was known before.
     pub(super) after_seq: u64,
 }
@@ -72,6 +77,11 @@ struct Conflict {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CommandResult {
     Nothing,
+    /// The last change of the item, if that is there, and of the group.
+    Told {
+        item_seq: Option<u64>,
+        seq: u64,
+    },
     TooManyItems,
     TooManyBytes,
     Changed {
@@ -118,9 +128,11 @@ impl Shared {
                 Err(CallError::Unknown { node, why }) => {
                     let error = store_error(&CallError::Unknown { node, why });
                     known.forget();
-                    let resolved = self.resolve(line, &sent, &pending, &error).await;
+                    let since = pending.front().map(|first| first.since);
+                    let resolved = self.resolve(line, &sent, since, &error).await;
                     let is_up = !matches!(resolved, Resolved::Unknown);
-                    self.settle(line, known, batch, &mut pending, resolved, &error);
+                    self.settle(line, known, batch, &mut pending, resolved, &error)
+                        .await;
                     if is_up {
                         continue;
                     }
@@ -183,7 +195,8 @@ impl Shared {
         if attempts <= ATTEMPTS_AT_ONCE {
             return;
         }
-        let is_overdue = |pending: &Pending| self.options.wait_max.max(PAUSE_MAX) < pending.since.elapsed();
+        let is_overdue =
+            |pending: &Pending| self.options.wait_max.max(PAUSE_MAX) < pending.since.elapsed();
         if ATTEMPTS_MAX < attempts || pending.front().is_some_and(is_overdue) {
             let error = StoreError::new(
                 StoreErrorCause::Contended,
@@ -214,6 +227,7 @@ impl Shared {
         let sent = Sent {
             name: self.new_name(),
             deadline_ms: self.deadline_ms(slot),
+            not_before_ms: self.client.now_ms(slot).saturating_sub(CLOCK_SLACK_MS),
             after_seq: known.seq,
         };
         let limits = &self.options.limits;
@@ -223,7 +237,11 @@ impl Shared {
         arguments.push_number(sent.deadline_ms);
         arguments.push_number(self.floor_ms().max(known.latest_ms));
         arguments.push(known.epoch.as_deref().unwrap_or("*"));
-        for limit in [limits.items_max, limits.bytes_max, limits.client_records_max] {
+        for limit in [
+            limits.items_max,
+            limits.bytes_max,
+            limits.client_records_max,
+        ] {
             arguments.push_number(limit as u64);
         }
         let (changes_max, bytes_max) = self.history_bounds();
@@ -312,6 +330,18 @@ impl Shared {
         let mut change = None;
         match result {
             CommandResult::Nothing => {}
+            CommandResult::Told { item_seq, seq } => {
+                if let Outcome::Duplicate { at, .. } = &mut reply.outcome {
+                    let last = match (item_seq, &duplicate) {
+                        (None, Some(duplicate)) => self.last_change_of(line, duplicate, seq).await,
+                        _ => Ok(item_seq),
+                    };
+                    match last {
+                        Ok(last) => *at = last,
+                        Err(error) => return pending.fail(&error),
+                    }
+                }
+            }
             CommandResult::TooManyItems => {
                 let items_max = limits.items_max;
                 reply.outcome = Outcome::Refused(Refusal::TooManyItems { items_max });
@@ -348,14 +378,6 @@ impl Shared {
         }
         match pending.task {
             Task::Commit { done, .. } => {
-                if let Some(duplicate) = duplicate
-                    && let Outcome::Duplicate { at, .. } = &mut reply.outcome
-                {
-                    match self.last_change_of(line, &duplicate).await {
-                        Ok(last) => *at = last,
-                        Err(error) => return done(Err(error)),
-                    }
-                }
                 done(Ok(Committed {
                     reply,
                     change,
@@ -378,6 +400,18 @@ impl CommandResult {
             "B" => return Ok(Self::TooManyBytes),
             _ => {}
         }
+        if let Some(told) = line.strip_prefix("q ") {
+            let read = || {
+                let (item_seq, seq) = told.split_once(' ')?;
+                let item_seq = match item_seq {
+                    "-" => None,
+                    item_seq => Some(item_seq.parse().ok()?),
+                };
+                let seq = seq.parse().ok()?;
+                Some(Self::Told { item_seq, seq })
+            };
+            return read().ok_or_else(no_result);
+        }
         let read = || {
             let mut fields = line.split(' ');
             let mut number = || fields.next()?.parse().ok();
@@ -392,8 +426,12 @@ impl CommandResult {
                 base,
             })
         };
-        read().ok_or_else(|| StoreError::other("Redis answered with a result that is none"))
+        read().ok_or_else(no_result)
     }
+}
+
+fn no_result() -> StoreError {
+    StoreError::other("Redis answered with a result that is none")
 }
 
 impl Conflict {
@@ -481,7 +519,10 @@ pub(super) fn fail_all(pending: VecDeque<Pending>, error: &StoreError) {
 fn fail_overdue(pending: &mut VecDeque<Pending>, wait_max: Duration) {
     let error = StoreError::new(
         StoreErrorCause::Unavailable,
-        format!("Redis took nothing within {} ms: nothing was done", wait_max.as_millis()),
+        format!(
+            "Redis took nothing within {} ms: nothing was done",
+            wait_max.as_millis()
+        ),
     );
     let now = Instant::now();
     while pending

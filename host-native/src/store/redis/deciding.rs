@@ -7,7 +7,8 @@ use hashbrown::HashMap;
 use iii_stream_core::command::{Action, Condition};
 use iii_stream_core::relay::write_body;
 use iii_stream_core::{
-    ClientRecord, Command, Current, Decision, Draft, Json, Kind, Outcome, Refusal, Reply, Ttl, decide,
+    ClientRecord, Command, Current, Decision, Draft, Json, Kind, Outcome, Refusal, Reply, Ttl,
+    decide,
 };
 
 use super::arguments::Arguments;
@@ -41,7 +42,7 @@ pub(super) struct Decided {
     pub(super) client: Option<(Arc<str>, ClientRecord)>,
     /// The item's value before.
     pub(super) old: Option<Json>,
-    /// How many events count for the answer to a mutation that was taken before: `Some` for such an answer.
+    /// `Some` where the mutation was taken before.
     pub(super) duplicate: Option<DuplicateOf>,
 }
 
@@ -122,7 +123,7 @@ impl Deciding<'_> {
 
     fn add_command(&mut self, command: &Command, op: Option<&'static str>) -> bool {
         let item = command.item.clone();
-        let standing = item.as_ref().map(|id| self.standing(id));
+        let standing = item.as_ref().map(|id| &*self.standing(id));
         let is_touched = standing.is_some_and(|standing| standing.is_touched);
         if is_touched && (needs_seq(command.condition) || op.is_some()) {
             // Its sequence is not known before this batch is committed.
@@ -130,7 +131,10 @@ impl Deciding<'_> {
         }
         let current = standing.and_then(|standing| standing.current.clone());
         let counts_events = matches!(command.action, Action::Send { .. });
-        let client = command.mutation.as_ref().map(|mutation| mutation.client.clone());
+        let client = command
+            .mutation
+            .as_ref()
+            .map(|mutation| mutation.client.clone());
         let state = client
             .as_ref()
             .map(|client| self.client(client).state.clone());
@@ -142,7 +146,9 @@ impl Deciding<'_> {
         } = decide(
             current.clone(),
             command.clone(),
-            state.as_ref().map_or(iii_stream_core::ClientState::New, KnownClient::state),
+            state
+                .as_ref()
+                .map_or(iii_stream_core::ClientState::New, KnownClient::state),
         );
         let is_duplicate = matches!(reply.outcome, Outcome::Duplicate { .. });
         let expected = match &reply.outcome {
@@ -154,12 +160,19 @@ impl Deciding<'_> {
             _ => Expected::AsDecided,
         };
         let op = match draft.as_ref().map(|draft| &draft.kind) {
+            None if is_duplicate && counts_events => "Q",
+            None if is_duplicate => "q",
             None => "n",
             Some(Kind::Create | Kind::Update) => "w",
             Some(Kind::Delete) => op.unwrap_or("d"),
             Some(Kind::Event { .. }) => "e",
         };
-        self.push_head(op, item.as_ref(), &expected, client.as_ref().zip(expected_client));
+        self.push_head(
+            op,
+            item.as_ref(),
+            &expected,
+            client.as_ref().zip(expected_client),
+        );
         let arguments = &mut self.batch.arguments;
         match &taken {
             Some((_, record)) => arguments.push_number(record.last),
@@ -228,8 +241,9 @@ impl Deciding<'_> {
                 };
                 (standing.index, expected)
             }
-            // An event counts for what its item's subscribers have heard.
-            (Some(id), Expected::Anything) if op != "n" => (self.standing(id).index, "*".to_owned()),
+            (Some(id), Expected::Anything) if op != "n" => {
+                (self.standing(id).index, "*".to_owned())
+            }
             _ => (0, "*".to_owned()),
         };
         let (client_index, expected_client) = match client {
@@ -258,7 +272,10 @@ impl Deciding<'_> {
             Ttl::Replace(None) => arguments.push("-"),
             Ttl::Replace(Some(ttl_ms)) => {
                 arguments.push_number(ttl_ms);
-                let least = self.batch.ttl_ms_min.map_or(ttl_ms, |least| least.min(ttl_ms));
+                let least = self
+                    .batch
+                    .ttl_ms_min
+                    .map_or(ttl_ms, |least| least.min(ttl_ms));
                 self.batch.ttl_ms_min = Some(least);
             }
         }

@@ -129,7 +129,12 @@ mod tests {
 
     #[test]
     fn what_nobody_wrote_is_damage() {
-        for text in ["", "e1", "e1 r1 7 100 90 80 2 30 5 4 6 0 320", "7 5 - - 8 - - 12"] {
+        for text in [
+            "",
+            "e1",
+            "e1 r1 7 100 90 80 2 30 5 4 6 0 320",
+            "7 5 - - 8 - - 12",
+        ] {
             let causes = [
                 Meta::read(text.as_bytes()).map(|_| ()),
                 Head::read(text.as_bytes()).map(|_| ()),

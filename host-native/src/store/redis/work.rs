@@ -76,7 +76,8 @@ impl Task {
                 (command.item.as_deref(), text)
             }
             Self::Announce { draft, .. } => {
-                let text = |json: &Option<Json>| json.as_ref().map_or(0, |json| json.as_str().len());
+                let text =
+                    |json: &Option<Json>| json.as_ref().map_or(0, |json| json.as_str().len());
                 (draft.item.as_deref(), text(&draft.value) + text(&draft.ops))
             }
             Self::Expire { item } => (Some(&**item), 0),

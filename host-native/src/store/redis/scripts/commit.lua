@@ -8,11 +8,11 @@
 --   for each item `h<id>`, for each client `c<id>`, and for each command COMMAND_ARGS:
 --   op, item (0: none), client (0: none), expected item, expected client, mutation taken or empty, ttl, body, where the value
 --   begins in it, its length.
--- Ops: n nothing, w write, d delete, E delete if its time has come, e event, x announced, X announced delete.
+-- Ops: n nothing, q and Q the same but tell the item's last change (Q: events count), w write, d delete, E delete if its time has come, e event, x announced, X announced delete.
 -- Expected item: its seq, a absent, t as left by this batch, * anything. Expected client: its last mutation, n new, u unknown.
 -- Ttl: empty leaves it, - takes it away, a number sets it.
--- Gives: status (done, conflict, late, fenced), now, meta (empty: there is no such group), for each command done a line (n nothing, I or B refused for
---   lack of room, or seq timestamp base), then where it stopped: items (number, head, value) and clients (number, last).
+-- Gives: status (done, conflict, late, fenced), now, meta (empty: there is no such group), for each command done a line (n nothing, q item's last
+--   change or - and the group's seq, I or B refused for lack of room, or seq timestamp base), then where it stopped: items (number, head, value) and clients (number, last).
 --
 -- Numbers stay below 1e14, which a script prints exactly.
 local COMMAND_ARGS = 10
@@ -210,6 +210,12 @@ while done < commands and not stops do
         keep(body, timestamp, base, done)
         line = seq .. ' ' .. timestamp .. ' ' .. base
       end
+    elseif op == 'q' or op == 'Q' then
+      local change = '-'
+      if head and head.seq then
+        change = op == 'Q' and head.heard_seq or head.seq
+      end
+      line = 'q ' .. change .. ' ' .. seq
     elseif op == 'd' or op == 'E' and head.seq and head.expires ~= '-' and tonumber(head.expires) <= now then
       seq = seq + 1
       local timestamp = math.max(stamp_now, head.heard_ms + 1, event_ms, sync_ms + 1)

@@ -1,0 +1,230 @@
+//! The last changes of a group as Redis keeps them, read as changes.
+
+use std::sync::Arc;
+
+use iii_stream_core::relay::read_body;
+use iii_stream_core::{Change, GroupRef, Kind};
+use redis::Value;
+
+use super::answer::{Parts, score_of, store_error};
+use super::deciding::DuplicateOf;
+use super::kept::{Meta, damaged};
+use super::keys::GroupKeys;
+use super::lines::Line;
+use super::reading::{Look, Reading};
+use super::{INDEX_TOUCH, RedisStore, Shared};
+use crate::redis_client::Slot;
+use crate::store::StoreError;
+
+/// Entries that are read at a time where it is not known how many are needed.
+const ENTRIES_AT_ONCE: usize = 100;
+
+/// Where the history of a group is, with changes out of it.
+#[derive(Clone, Debug)]
+pub struct Logged {
+    /// Names the group's history.
+    pub epoch: Arc<str>,
+    /// The last change of the group.
+    pub seq: u64,
+    /// The changes that were asked for, in order; `None`: the history does not reach back so far.
+    pub changes: Option<Vec<Arc<Change>>>,
+}
+
+/// One entry of a history.
+pub(super) struct Entry {
+    pub(super) seq: u64,
+    pub(super) timestamp: u64,
+    pub(super) base: Option<u64>,
+    /// The batch that it was committed with, a colon, and its place in there.
+    pub(super) batch: String,
+    body: Option<Vec<u8>>,
+}
+
+impl Entry {
+    pub(super) fn read(entry: Value) -> Result<Self, StoreError> {
+        let mut entry = Parts::of(entry)?;
+        let seq = entry.text()?;
+        let number = |text: &str| {
+            text.parse::<u64>()
+                .map_err(|_| damaged("an entry of a history"))
+        };
+        let seq = number(seq.split('-').next().unwrap_or_default())?;
+        let mut read = Self {
+            seq,
+            timestamp: 0,
+            base: None,
+            batch: String::new(),
+            body: None,
+        };
+        let mut fields = entry.parts()?;
+        while 0 < fields.len() {
+            match fields.text()?.as_str() {
+                "t" => read.timestamp = number(&fields.text()?)?,
+                "b" => {
+                    let base = fields.text()?;
+                    read.base = match base.as_str() {
+                        "-" => None,
+                        base => Some(number(base)?),
+                    };
+                }
+                "i" => read.batch = fields.text()?,
+                "d" => read.body = Some(fields.bytes()?),
+                _ => drop(fields.bytes()?),
+            }
+        }
+        Ok(read)
+    }
+
+    pub(super) fn change(&self) -> Result<Arc<Change>, StoreError> {
+        let body = self.body.as_deref().unwrap_or_default();
+        let change = read_body(body, self.seq, self.timestamp, self.base);
+        change
+            .map(Arc::new)
+            .map_err(|_| damaged("a change in a history"))
+    }
+}
+
+/// The changes of an array of entries, in its order.
+pub(super) fn changes_of(mut entries: Parts) -> Result<Vec<Arc<Change>>, StoreError> {
+    let mut changes = Vec::with_capacity(entries.len());
+    while let Some(entry) = entries.next() {
+        changes.push(Entry::read(entry)?.change()?);
+    }
+    Ok(changes)
+}
+
+impl Shared {
+    /// The sequence of the last change up to `seq` of an item that is gone.
+    pub(super) async fn last_change_of(
+        &self,
+        line: &Line,
+        of: &DuplicateOf,
+        seq: u64,
+    ) -> Result<Option<u64>, StoreError> {
+        let Some(item) = of.item.as_ref().filter(|_| self.options.keeps_history) else {
+            return Ok(None);
+        };
+        let keys = &line.keys;
+        let mut before = format!("{seq}-0");
+        loop {
+            let mut read = redis::cmd("XREVRANGE");
+            read.arg(&*keys.history).arg(&before).arg("-");
+            read.arg("COUNT").arg(ENTRIES_AT_ONCE);
+            let changes = changes_of(Parts::of(self.ask(keys.slot, read).await?)?)?;
+            let Some(oldest) = changes.last() else {
+                return Ok(None);
+            };
+            before = format!("({}-0", oldest.seq);
+            let found = changes.iter().find(|change| {
+                change.item.as_deref() == Some(&**item)
+                    && (of.counts_events || !matches!(change.kind, Kind::Event { .. }))
+            });
+            if let Some(found) = found {
+                return Ok(Some(found.seq));
+            }
+        }
+    }
+
+    async fn changes_since_ms(&self, keys: &GroupKeys, ms: u64) -> Result<Logged, StoreError> {
+        let mut commands = redis::Pipeline::with_capacity(2);
+        commands.atomic();
+        commands.cmd("HGET").arg(&*keys.group).arg("m");
+        commands.cmd("XRANGE").arg(&*keys.history).arg("-").arg("+");
+        let answers = self.client.pipeline(keys.slot, commands).await;
+        let mut answers = Parts::of(Value::Array(answers.map_err(|error| store_error(&error))?))?;
+        let Some(meta) = answers.optional_bytes()? else {
+            return Ok(Logged {
+                epoch: "".into(),
+                seq: 0,
+                changes: Some(Vec::new()),
+            });
+        };
+        let meta = Meta::read(&meta)?;
+        let mut changes = changes_of(answers.parts()?)?;
+        // Timestamps may run ahead of the clock, but none is behind it.
+        let reaches = meta.first <= 1 || changes.first().is_some_and(|first| first.timestamp < ms);
+        changes.retain(|change| ms <= change.timestamp);
+        let is_quiet = meta.event_ms < ms;
+        Ok(Logged {
+            epoch: meta.epoch,
+            seq: meta.seq,
+            changes: (reaches || is_quiet).then_some(changes),
+        })
+    }
+}
+
+impl RedisStore {
+    /// The changes of a group after a sequence. It makes no difference to the group, but that it is made where it is missing.
+    pub async fn changes_after(
+        &self,
+        group: GroupRef<'_>,
+        after_seq: u64,
+    ) -> Result<Logged, StoreError> {
+        let keys = self.shared.keys.group(group);
+        let look = Look {
+            changes_after: Some(after_seq),
+            ..Look::of(Reading::Nothing)
+        };
+        let looked = self.shared.look(&keys, look).await?;
+        Ok(Logged {
+            epoch: looked.meta.epoch,
+            seq: looked.meta.seq,
+            changes: looked.changes,
+        })
+    }
+
+    /// The changes of a group since a time by the clock of Redis, and perhaps some before: timestamps may run ahead of it. A
+    /// group that is not there has none, and an empty epoch.
+    pub async fn changes_since_ms(
+        &self,
+        group: GroupRef<'_>,
+        redis_ms: u64,
+    ) -> Result<Logged, StoreError> {
+        let keys = self.shared.keys.group(group);
+        self.shared.changes_since_ms(&keys, redis_ms).await
+    }
+
+    /// The groups of a stream that may have been written since a time by the clock of Redis.
+    pub async fn groups_touched_since(
+        &self,
+        stream: &str,
+        redis_ms: u64,
+    ) -> Result<Vec<Arc<str>>, StoreError> {
+        let shared = &self.shared;
+        let key = shared.keys.groups(stream);
+        // Whoever writes a group says so only so often; and clocks of two servers are not quite the same.
+        let slack = 2 * INDEX_TOUCH.as_millis() as u64;
+        let mut read = redis::cmd("ZRANGE");
+        read.arg(&key)
+            .arg(redis_ms.saturating_sub(slack))
+            .arg("+inf");
+        read.arg("BYSCORE");
+        let mut parts = Parts::of(shared.ask(Slot::of(&key), read).await?)?;
+        let mut groups = Vec::with_capacity(parts.len());
+        while 0 < parts.len() {
+            groups.push(parts.text()?.into());
+        }
+        Ok(groups)
+    }
+}
+
+/// Members of a sorted set with their scores. RESP3 gives pairs, RESP2 a flat list.
+pub(super) fn scored(value: Value) -> Result<Vec<(String, f64)>, StoreError> {
+    let mut parts = Parts::of(value)?;
+    let mut scored = Vec::with_capacity(parts.len());
+    while let Some(part) = parts.next() {
+        match part {
+            Value::Array(pair) => {
+                let mut pair = Parts::of(Value::Array(pair))?;
+                let member = pair.text()?;
+                scored.push((member, score_of(&pair.next().unwrap_or(Value::Nil))?));
+            }
+            member => {
+                let member = super::answer::optional_bytes_of(member)?.unwrap_or_default();
+                let member = String::from_utf8(member).map_err(|_| damaged("an index"))?;
+                scored.push((member, score_of(&parts.next().unwrap_or(Value::Nil))?));
+            }
+        }
+    }
+    Ok(scored)
+}

@@ -1,0 +1,411 @@
+//! The store that keeps groups in Redis, for any number of instances.
+//!
+//! ```text
+//! Pg:{stream:group}   hash: m the group's meta, h<item> heads, v<item> values, c<client> last mutations
+//! Po:{…} order of items   Ph:{…} history   Pu:{…} clients by last use   Px:{…} items by expiry   Pe:{…} channel of changes
+//! Pt:<stream> channel of a stream with triggers   Pstreams, Pgroups:<stream> index   Pdue groups with items that go
+//! ```
+//!
+//! Reading order: a command waits in its group's line ([`lines`]); all that waits is decided on what is known ([`deciding`],
+//! [`known`]) and sent as one script call ([`committing`], `scripts/commit.lua`), which verifies, counts sequence and time, writes,
+//! and publishes. Groups do not wait for each other.
+
+mod answer;
+mod arguments;
+mod committing;
+mod deciding;
+mod expiry;
+mod history;
+mod index;
+mod kept;
+mod keys;
+mod known;
+mod lines;
+mod reading;
+mod resolving;
+mod scripts;
+#[cfg(test)]
+mod tests;
+mod work;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use iii_stream_core::{Change, Command, Committed, Draft, GroupLimits, GroupRef, Item, Position};
+use parking_lot::Mutex;
+use uuid::Uuid;
+
+pub use history::Logged;
+
+use super::{
+    ChangeSink, Done, PageWish, ResumeWish, Resumed, Snapshot, SnapshotPage, Store, StoreError,
+    StoreErrorCause, StreamGroups,
+};
+use crate::redis_client::{RedisClient, Slot};
+use keys::{GroupKeys, Keys};
+use lines::{Line, Lines, Turn};
+use work::{Pending, Task};
+
+/// How often an instance that writes a group says so in the index.
+const INDEX_TOUCH: Duration = Duration::from_secs(10);
+
+/// A command that was sent has at least so long until Redis refuses to begin with it.
+const DEADLINE_MIN: Duration = Duration::from_secs(1);
+
+/// Entries of the history where nobody comes back to it: enough to find out what became of a batch.
+const BARE_HISTORY_CHANGES: usize = 256;
+
+/// Hexadecimal digits of a store's name.
+const NAME_DIGITS: usize = 20;
+
+/// See the module.
+pub struct RedisStore {
+    shared: Arc<Shared>,
+    expiry: tokio::task::JoinHandle<()>,
+}
+
+/// How a [`RedisStore`] keeps groups.
+#[derive(Clone, Debug)]
+pub struct RedisStoreOptions {
+    /// What all keys and channels begin with.
+    pub prefix: String,
+    /// The bounds of one group.
+    pub limits: GroupLimits,
+    /// Whether changes are kept for those who come back.
+    pub keeps_history: bool,
+    /// How long a command waits for Redis.
+    pub wait_max: Duration,
+    /// Most commands that wait in one group; beyond it calls are refused as `behind`.
+    pub queue_commands_max: usize,
+    /// Most bytes of these commands.
+    pub queue_bytes_max: usize,
+    /// What is known of items and clients takes at most so many bytes; beyond it the groups that were not written for longest are
+    /// forgotten here, and read again when needed.
+    pub cache_bytes_max: usize,
+}
+
+/// Where changes go.
+#[derive(Clone)]
+pub enum Sinks {
+    /// Into the group's channel, for all instances.
+    Channel,
+    /// To a sink of the instance that commits them, with the value before.
+    AtOnce(Arc<dyn ChangeSink>),
+}
+
+/// Says which streams have triggers.
+pub trait Triggered: Send + Sync {
+    /// Whether any instance of the cluster has a trigger on a stream.
+    fn is_triggered(&self, stream: &str) -> bool;
+}
+
+/// Watches groups that have subscribers here.
+pub trait Watching: Send + Sync {
+    /// Resolves once the changes after what is read next will be heard.
+    fn ready<'w>(&'w self, group: GroupRef<'w>) -> BoxFuture<'w, Result<(), StoreError>>;
+}
+
+/// What all tasks of a store share.
+struct Shared {
+    client: Arc<RedisClient>,
+    options: RedisStoreOptions,
+    keys: Keys,
+    sinks: Sinks,
+    triggered: Arc<dyn Triggered>,
+    /// Set once at start: what watches needs the store.
+    watching: OnceLock<Arc<dyn Watching>>,
+    lines: Lines,
+    runtime: tokio::runtime::Handle,
+    /// Names this store; no other ever had the name.
+    name: String,
+    names: AtomicU64,
+    hasher: hashbrown::DefaultHashBuilder,
+    /// The latest time that any server of Redis told.
+    now_ms: AtomicU64,
+    next_due: Mutex<expiry::NextDue>,
+    due_changed: tokio::sync::Notify,
+}
+
+impl RedisStore {
+    /// A store on a Redis that is connected. It works on the runtime it is made on.
+    pub fn new(
+        client: Arc<RedisClient>,
+        options: RedisStoreOptions,
+        sinks: Sinks,
+        triggered: Arc<dyn Triggered>,
+    ) -> Arc<Self> {
+        let shared = Arc::new(Shared {
+            client,
+            keys: Keys::new(&options.prefix),
+            sinks,
+            triggered,
+            watching: OnceLock::new(),
+            lines: Lines::new(
+                options.cache_bytes_max,
+                options.queue_commands_max,
+                options.queue_bytes_max,
+            ),
+            runtime: tokio::runtime::Handle::current(),
+            name: Uuid::new_v4().simple().to_string()[..NAME_DIGITS].to_owned(),
+            names: AtomicU64::new(0),
+            hasher: hashbrown::DefaultHashBuilder::default(),
+            now_ms: AtomicU64::new(0),
+            next_due: Mutex::default(),
+            due_changed: tokio::sync::Notify::new(),
+            options,
+        });
+        let expiry = tokio::spawn(shared.clone().run_expiry());
+        Arc::new(Self { shared, expiry })
+    }
+
+    /// Names what watches the groups that have subscribers here. Only the first call counts.
+    pub fn set_watching(&self, watching: Arc<dyn Watching>) {
+        // A second call is a fault of the composition; the first stays.
+        let _ = self.shared.watching.set(watching);
+    }
+
+    /// The channel that the changes of a group come over.
+    pub fn channel(&self, group: GroupRef<'_>) -> crate::redis_client::Channel {
+        let keys = self.shared.keys.group(group);
+        crate::redis_client::Channel {
+            name: keys.channel,
+            slot: Some(keys.slot),
+        }
+    }
+
+    /// The name of the channel that all changes of a stream with triggers come over.
+    pub fn stream_channel(&self, stream: &str) -> crate::redis_client::Channel {
+        crate::redis_client::Channel {
+            name: self.shared.keys.stream_channel(stream).into(),
+            slot: None,
+        }
+    }
+
+    /// What is known of items and clients here, in bytes.
+    pub fn cache_bytes(&self) -> usize {
+        self.shared.lines.bytes()
+    }
+
+    /// Reads where the history of a group is, without waiting for its commands or for those who watch it.
+    pub async fn position_now(&self, group: GroupRef<'_>) -> Result<Position, StoreError> {
+        let keys = self.shared.keys.group(group);
+        self.shared.position(&keys).await
+    }
+
+    /// Reads a group after what waits in it.
+    fn read<T, F>(
+        &self,
+        group: GroupRef<'_>,
+        done: Done<T>,
+        read: impl FnOnce(Arc<Shared>, GroupKeys) -> F + Send + 'static,
+    ) where
+        T: Send + 'static,
+        F: Future<Output = Result<T, StoreError>> + Send + 'static,
+    {
+        self.shared.queue_read(group, done, read);
+    }
+
+    /// The same for somebody who goes on with the changes that follow: what watches the group must hear them.
+    fn read_watched<T, F>(
+        &self,
+        group: GroupRef<'_>,
+        done: Done<T>,
+        read: impl FnOnce(Arc<Shared>, GroupKeys) -> F + Send + 'static,
+    ) where
+        T: Send + 'static,
+        F: Future<Output = Result<T, StoreError>> + Send + 'static,
+    {
+        let Some(watching) = self.shared.watching.get().cloned() else {
+            return self.read(group, done, read);
+        };
+        let (shared, key) = (self.shared.clone(), group.to_key());
+        self.shared.runtime.spawn(async move {
+            match watching.ready(key.as_ref()).await {
+                Ok(()) => shared.queue_read(key.as_ref(), done, read),
+                Err(error) => done(Err(error)),
+            }
+        });
+    }
+}
+
+impl Drop for RedisStore {
+    fn drop(&mut self) {
+        self.expiry.abort();
+    }
+}
+
+impl Shared {
+    fn queue_read<T, F>(
+        self: &Arc<Self>,
+        group: GroupRef<'_>,
+        done: Done<T>,
+        read: impl FnOnce(Arc<Self>, GroupKeys) -> F + Send + 'static,
+    ) where
+        T: Send + 'static,
+        F: Future<Output = Result<T, StoreError>> + Send + 'static,
+    {
+        let read = read(self.clone(), self.keys.group(group));
+        let reading: BoxFuture<'static, ()> = Box::pin(async move { done(read.await) });
+        if let Some(reading) = self.lines.push_read(group, reading) {
+            self.runtime.spawn(reading);
+        }
+    }
+
+    /// Queues a command in its group.
+    fn submit(self: &Arc<Self>, group: GroupRef<'_>, pending: Pending) {
+        match self.lines.push_write(&self.keys, group, pending) {
+            Ok(None) => {}
+            Ok(Some(line)) => drop(self.runtime.spawn(self.clone().work(line))),
+            Err((pending, error)) => pending.fail(&error),
+        }
+    }
+
+    /// Works for a group until nothing waits there.
+    async fn work(self: Arc<Self>, line: Arc<Line>) {
+        let mut known = self.lines.take_known(&line);
+        while let Some(turn) = self.lines.next_turn(&line, &mut known) {
+            match turn {
+                Turn::Reads(reads) => drop(futures_util::future::join_all(reads).await),
+                Turn::Writes(writes) => {
+                    if !self.commit_all(&line, &mut known, writes).await {
+                        let error = StoreError::new(
+                            StoreErrorCause::Unavailable,
+                            "Redis did not answer those who were before: nothing was done",
+                        );
+                        committing::fail_all(self.lines.drain_writes(&line), &error);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Resolves once what waits in a group now is done.
+    async fn settled(&self, group: GroupRef<'_>) {
+        let (send, receive) = tokio::sync::oneshot::channel();
+        let told: BoxFuture<'static, ()> = Box::pin(async move {
+            // Nobody waits any more: that is fine.
+            let _ = send.send(());
+        });
+        if self.lines.push_read(group, told).is_none() {
+            // An error says that it was dropped, with the runtime.
+            let _ = receive.await;
+        }
+    }
+
+    /// A name that nobody else uses: of a batch, and of a history that begins with it.
+    fn new_name(&self) -> String {
+        let number = self.names.fetch_add(1, Ordering::Relaxed);
+        format!("{}x{number}", self.name)
+    }
+
+    /// Until when Redis may begin with what is sent now, in Unix milliseconds of its clock.
+    fn deadline_ms(&self, slot: Slot) -> u64 {
+        let wait = self.options.wait_max.max(DEADLINE_MIN);
+        self.client.now_ms(slot) + wait.as_millis() as u64
+    }
+
+    /// Takes note of the time that a server told.
+    fn hear_now_ms(&self, now_ms: u64) {
+        self.now_ms.fetch_max(now_ms, Ordering::Relaxed);
+    }
+
+    /// No timestamp may be earlier: a server that takes over may have a slow clock.
+    fn floor_ms(&self) -> u64 {
+        self.now_ms.load(Ordering::Relaxed)
+    }
+
+    /// What a history may have: changes and bytes.
+    fn history_bounds(&self) -> (usize, usize) {
+        let limits = &self.options.limits;
+        match self.options.keeps_history {
+            true => (limits.history_changes_max, limits.history_bytes_max),
+            false => (BARE_HISTORY_CHANGES, usize::MAX >> 16),
+        }
+    }
+
+    /// A share between a half and one, another one each time.
+    fn jitter(&self) -> f64 {
+        use std::hash::BuildHasher;
+        let number = self.names.fetch_add(1, Ordering::Relaxed);
+        let hash = self.hasher.hash_one(number) >> 32;
+        0.5 + hash as f64 / f64::from(u32::MAX) / 2.0
+    }
+}
+
+impl Store for RedisStore {
+    fn commit(&self, group: GroupRef<'_>, command: Command, _now_ms: u64, done: Done<Committed>) {
+        let task = Task::Commit { command, done };
+        self.shared.submit(group, Pending::new(task));
+    }
+
+    fn announce(&self, group: GroupRef<'_>, draft: Draft, _now_ms: u64, done: Done<Arc<Change>>) {
+        let task = Task::Announce { draft, done };
+        self.shared.submit(group, Pending::new(task));
+    }
+
+    fn get(&self, group: GroupRef<'_>, item: &str, done: Done<Option<Item>>) {
+        let item = item.to_owned();
+        self.read(group, done, move |shared, keys| async move {
+            shared.get(&keys, &item).await
+        });
+    }
+
+    fn list(&self, group: GroupRef<'_>, done: Done<Vec<(Arc<str>, Item)>>) {
+        self.read(group, done, |shared, keys| async move {
+            shared.list(&keys).await
+        });
+    }
+
+    fn snapshot(
+        &self,
+        group: GroupRef<'_>,
+        item: Option<&str>,
+        _now_ms: u64,
+        done: Done<Snapshot>,
+    ) {
+        let item = item.map(str::to_owned);
+        self.read_watched(group, done, |shared, keys| async move {
+            shared.snapshot(&keys, item.as_deref()).await
+        });
+    }
+
+    fn page(&self, group: GroupRef<'_>, wish: PageWish, _now_ms: u64, done: Done<SnapshotPage>) {
+        self.read_watched(group, done, |shared, keys| async move {
+            shared.page(&keys, &wish).await
+        });
+    }
+
+    fn resume(
+        &self,
+        group: GroupRef<'_>,
+        wish: ResumeWish,
+        _now_ms: u64,
+        done: Done<Option<Resumed>>,
+    ) {
+        self.read_watched(group, done, |shared, keys| async move {
+            shared.resume(&keys, &wish).await
+        });
+    }
+
+    fn position(&self, group: GroupRef<'_>, done: Done<Position>) {
+        self.read_watched(group, done, |shared, keys| async move {
+            shared.position(&keys).await
+        });
+    }
+
+    fn list_groups(&self, stream: &str, done: Done<Vec<Arc<str>>>) {
+        let (shared, stream) = (self.shared.clone(), stream.to_owned());
+        self.shared
+            .runtime
+            .spawn(async move { done(shared.list_groups(&stream).await) });
+    }
+
+    fn list_all(&self, done: Done<Vec<StreamGroups>>) {
+        let shared = self.shared.clone();
+        self.shared
+            .runtime
+            .spawn(async move { done(shared.list_all().await) });
+    }
+}
