@@ -152,7 +152,15 @@ impl Lane {
 impl Lane {
     /// Whether one more input would find room.
     pub(crate) fn has_room(&self) -> bool {
-        0 < self.inputs.capacity() || self.inputs.is_closed()
+        0 < self.room_left()
+    }
+
+    /// How many more inputs would find room.
+    pub(crate) fn room_left(&self) -> usize {
+        match self.inputs.is_closed() {
+            true => usize::MAX,
+            false => self.inputs.capacity(),
+        }
     }
 
     /// Resolves once there is room, or the lane has ended.

@@ -33,11 +33,13 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use iii_stream_core::{Change, Command, Committed, Draft, GroupLimits, GroupRef, Item, Position};
+use iii_stream_core::{
+    Change, Command, Committed, Draft, GroupKey, GroupLimits, GroupRef, Item, Position,
+};
 use parking_lot::Mutex;
 use uuid::Uuid;
 
-pub use history::Logged;
+pub use history::{Kept, Logged};
 
 use super::{
     ChangeSink, Done, PageWish, ResumeWish, Resumed, Snapshot, SnapshotPage, Store, StoreError,
@@ -99,6 +101,11 @@ pub enum Sinks {
 pub trait Triggered: Send + Sync {
     /// Whether any instance of the cluster has a trigger on a stream.
     fn is_triggered(&self, stream: &str) -> bool;
+
+    /// Learns up to where this instance has committed a group, before callers are answered.
+    fn committed(&self, group: &GroupKey, epoch: &Arc<str>, seq: u64) {
+        let _ = (group, epoch, seq);
+    }
 }
 
 /// Watches groups that have subscribers here.
