@@ -188,7 +188,7 @@ impl RedisClient {
 
     /// Whether the servers are a cluster.
     pub fn is_cluster(&self) -> bool {
-        self.node.facts().is_cluster
+        self.topology.is_cluster()
     }
 
     /// What can be said about Redis right now.
