@@ -76,8 +76,9 @@ impl Ground {
         let arguments: Vec<&[u8]> = arguments.iter().map(Vec::as_slice).collect();
         let answer = self
             .client
-            .script(Slot::of(&key), &HOLD, &[&key], &arguments);
-        match answer.await {
+            .script(Slot::of(&key), &HOLD, &[&key], &arguments)
+            .await;
+        match answer {
             Ok(value) => {
                 let answer = read_answer(value);
                 if answer.is_none() {

@@ -192,13 +192,14 @@ impl Leader {
 
     /// A change that was handed over is done.
     pub(super) fn done(&self, generation: u64, group: &Arc<str>, era: u32, seq: u64) {
-        let mut state = self.state.lock();
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
         if state.generation == generation
             && let Some(pursuit) = &mut state.tenure.pursuit
         {
             pursuit.done(group, era, seq);
             let is_last = state.is_leaving && pursuit.open() == 0;
-            drop(state);
+            drop(guard);
             if is_last {
                 self.wake.notify_one();
             }

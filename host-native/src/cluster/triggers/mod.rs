@@ -45,8 +45,8 @@ use crate::store::redis::RedisStore;
 /// only guessed here. What this instance committed before is known, and not seen.
 const LOOK_BACK_MS: u64 = 50;
 
-/// Hexadecimal digits of a trigger's identity.
-const IDENTITY_DIGITS: usize = 32;
+/// How much of a digest is a trigger's identity.
+const IDENTITY_BYTES: usize = 16;
 
 /// Bindings of the type `stream` on this instance.
 pub struct SharedStreamTriggers {
@@ -234,7 +234,8 @@ fn identity(binding: &Binding) -> Arc<str> {
         digest.update(part);
     }
     digest.update([u8::from(binding.metadata.is_some())]);
-    let mut text = format!("{:x}", digest.finalize());
-    text.truncate(IDENTITY_DIGITS);
+    let digest = digest.finalize();
+    let bytes = digest.iter().take(IDENTITY_BYTES);
+    let text: String = bytes.map(|byte| format!("{byte:02x}")).collect();
     text.into()
 }
