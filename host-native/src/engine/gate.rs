@@ -91,18 +91,16 @@ mod tests {
 
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn a_gate_shuts_by_itself_and_opens_again() {
-        let gate = Arc::new(Gate::open_until(Instant::now() + Duration::from_secs(1)));
-        assert_eq!(gate.passage(), Passage::Open);
-        tokio::time::advance(Duration::from_secs(2)).await;
+    #[tokio::test]
+    async fn a_gate_that_shut_by_itself_opens_again() {
+        let gate = Arc::new(Gate::open_until(Instant::now()));
         assert_eq!(gate.passage(), Passage::Shut);
         let waiting = tokio::spawn({
             let gate = gate.clone();
             async move { gate.settled().await }
         });
         tokio::task::yield_now().await;
-        gate.extend(Instant::now() + Duration::from_secs(1));
+        gate.extend(Instant::now() + Duration::from_secs(60));
         assert_eq!(waiting.await.expect("ends"), Passage::Open);
         gate.close();
         assert_eq!(gate.settled().await, Passage::Closed);

@@ -16,6 +16,8 @@ mod model_test;
 mod pursuit;
 mod taps;
 mod tenure;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::sync::Arc;
