@@ -21,6 +21,40 @@ fn keys_in_code(entry: &str) -> Vec<String> {
     keys
 }
 
+/// A configuration with one key of an adapter.
+fn of_adapter(name: &str, key: &str) -> String {
+    format!(
+        "- name: iii-stream\n  config:\n    adapter:\n      name: {name}\n      config:\n        {key}\n"
+    )
+}
+
+#[test]
+fn every_key_of_an_adapter_is_on_the_page_with_its_default() {
+    let default_of = |adapter: &str, key: &str| {
+        let config = read(&of_adapter(adapter, key)).unwrap_or_else(|error| panic!("{error}"));
+        format!("{:?}", config.store)
+    };
+    for (adapter, given) in [("redis", "{}"), ("kv", "store_method: file_based")] {
+        let message = read(&of_adapter(adapter, "'#': 1")).expect_err("no such key");
+        let (_, list) = message.split_once("there are ").expect("a list of keys");
+        let mut in_code: Vec<_> = list.split(", ").map(str::to_owned).collect();
+        in_code.sort();
+        let on_page = keys_on_page(adapter);
+        let keys: Vec<_> = on_page.keys().cloned().collect();
+        assert_eq!(keys, in_code, "{adapter}");
+        let bare = default_of(adapter, given);
+        for (key, default) in &on_page {
+            let Some(default) = default else { continue };
+            if key == "store_method" {
+                continue;
+            }
+            let given = given.trim_start_matches("{}");
+            let keys = format!("{key}: {default}\n        {given}");
+            assert_eq!(default_of(adapter, &keys), bare, "{adapter}: {key}");
+        }
+    }
+}
+
 /// Keys and defaults of an entry, as the page says them. `none` stands without marks.
 fn keys_on_page(entry: &str) -> BTreeMap<String, Option<String>> {
     let heading = format!("## `{entry}`");

@@ -19,7 +19,7 @@ const METRICS: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4
 
 const INDEX: &str = "\
 /health   whether the server works, since when, and what keeps the groups (JSON)
-/ready    200 while new connections are welcome, 503 while the server stops (JSON)
+/ready    200 while new connections are welcome, 503 while the server stops or cannot reach its store (JSON)
 /metrics  everything that is counted (Prometheus text)
 ";
 
@@ -65,12 +65,7 @@ pub(super) async fn answer(
     match request.uri().path() {
         "/" => page(StatusCode::OK, PLAIN, INDEX),
         "/health" => health(&*inspect),
-        "/ready" if inspect.is_draining() => page(
-            StatusCode::SERVICE_UNAVAILABLE,
-            JSON,
-            "{\"ready\":false,\"reason\":\"draining\"}\n",
-        ),
-        "/ready" => page(StatusCode::OK, JSON, "{\"ready\":true}\n"),
+        "/ready" => ready(&*inspect),
         // Reading what thousands of connections hold takes a moment, which must not be one of the connections' own.
         "/metrics" => match tokio::task::spawn_blocking(move || inspect.metrics()).await {
             Ok(text) => page(StatusCode::OK, METRICS, text),
@@ -87,8 +82,23 @@ pub(super) async fn answer(
     }
 }
 
+/// Shape: `{"ready","reason"?}`. The reason is `draining`, or `store_unavailable` while the groups are kept elsewhere and cannot be
+/// reached: then the answer is a 503.
+fn ready(inspect: &dyn Inspect) -> Response<Full<Bytes>> {
+    let reason = match inspect.store().condition {
+        _ if inspect.is_draining() => "draining",
+        Condition::Unavailable(_) => "store_unavailable",
+        // Readers are served.
+        Condition::Works | Condition::Full(_) | Condition::ReadOnly(_) => {
+            return page(StatusCode::OK, JSON, "{\"ready\":true}\n");
+        }
+    };
+    let text = format!("{{\"ready\":false,\"reason\":\"{reason}\"}}\n");
+    page(StatusCode::SERVICE_UNAVAILABLE, JSON, text)
+}
+
 /// Shape: `{"status","version","uptime_s","store":{"name","durability","reason"?}}`. The status is `ok`, `full` while the disk has
-/// no room, or `read_only`, which only a restart ends: then the answer is a 503.
+/// no room, `unavailable` while Redis is not there, or `read_only`, which only a restart ends: then the answer is a 503.
 fn health(inspect: &dyn Inspect) -> Response<Full<Bytes>> {
     let StoreHealth {
         name,
@@ -99,6 +109,8 @@ fn health(inspect: &dyn Inspect) -> Response<Full<Bytes>> {
         Condition::Works => (StatusCode::OK, "ok", None),
         Condition::Full(reason) => (StatusCode::OK, "full", Some(reason)),
         Condition::ReadOnly(reason) => (StatusCode::SERVICE_UNAVAILABLE, "read_only", Some(reason)),
+        // A restart does not help.
+        Condition::Unavailable(reason) => (StatusCode::OK, "unavailable", Some(reason)),
     };
     let mut out = format!(r#"{{"status":"{status}","version":"#);
     push_string(&mut out, env!("CARGO_PKG_VERSION"));

@@ -35,6 +35,7 @@ pub(super) fn run(config: &Config) {
     match &config.store {
         StoreConfig::Memory => println!("store        memory only"),
         StoreConfig::File(file) => println!("store        {}", file.dir.display()),
+        StoreConfig::Redis(redis) => println!("store        {}", redis.nodes),
         StoreConfig::Custom { name } => {
             println!("store        functions of workers: {name}::set and so on");
         }
@@ -46,6 +47,9 @@ pub(super) fn run(config: &Config) {
         StoreConfig::NotBuiltIn { .. } => {
             println!("valid, but this version cannot start with its store");
         }
-        StoreConfig::Memory | StoreConfig::File(_) | StoreConfig::Custom { .. } => println!("ok"),
+        StoreConfig::Memory
+        | StoreConfig::File(_)
+        | StoreConfig::Redis(_)
+        | StoreConfig::Custom { .. } => println!("ok"),
     }
 }

@@ -96,6 +96,7 @@ fn greet(config: &Config, server: &Server) -> Result<(), Failure> {
         StoreConfig::File(file) => {
             format!("{} ({})", file.dir.display(), file.durability.in_words())
         }
+        StoreConfig::Redis(redis) => redis.nodes.to_string(),
         StoreConfig::Custom { .. } => "functions of your workers".to_owned(),
         StoreConfig::NotBuiltIn { .. } => "none".to_owned(),
     };

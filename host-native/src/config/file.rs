@@ -10,6 +10,7 @@ use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visi
 
 use serde_saphyr::Spanned;
 
+use super::redis::RedisEntry;
 use super::{ConfigError, FileConfig, MIB, OutOfRange, StoreConfig, count, segment};
 use crate::store::Durability;
 
@@ -139,9 +140,7 @@ impl StreamEntry {
                     Some(StoreMethod::FileBased) => StoreConfig::File(kv.file()?),
                 }
             }
-            Some(Adapter::Redis(_)) => StoreConfig::NotBuiltIn {
-                name: "redis".to_owned(),
-            },
+            Some(Adapter::Redis(redis)) => StoreConfig::Redis(Box::new(redis.checked(warnings)?)),
             Some(Adapter::Other { name }) if name == "bridge" => {
                 StoreConfig::NotBuiltIn { name: name.clone() }
             }
@@ -166,16 +165,8 @@ impl PortEntry {
 #[derive(Clone, Debug)]
 pub(super) enum Adapter {
     Kv(Box<KvConfig>),
-    Redis(
-        #[expect(
-            dead_code,
-            reason = "checked here, used by the store that is not built in yet"
-        )]
-        RedisConfig,
-    ),
-    Other {
-        name: String,
-    },
+    Redis(Box<RedisEntry>),
+    Other { name: String },
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -247,12 +238,6 @@ impl KvConfig {
 enum StoreMethod {
     InMemory,
     FileBased,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct RedisConfig {
-    redis_url: Option<String>,
 }
 
 /// Reads the text of a file.
@@ -467,7 +452,7 @@ impl<'de> Named<'de> for Adapter {
     fn without_config(name: String) -> Self {
         match name.as_str() {
             "kv" => Self::Kv(Box::default()),
-            "redis" => Self::Redis(RedisConfig::default()),
+            "redis" => Self::Redis(Box::default()),
             _ => Self::Other { name },
         }
     }
@@ -505,7 +490,7 @@ mod tests {
     const SAMPLES: [(&str, &str); 5] = [
         (
             "- name: iii-stream\n  config:\n    port: ${STREAM_PORT:3112}\n    host: 0.0.0.0\n    adapter:\n      name: redis\n      config:\n        redis_url: ${REDIS_URL:redis://localhost:6379}\n",
-            "not built in: redis",
+            "redis://localhost:6379",
         ),
         (
             "- name: iii-stream\n  config:\n    auth_function: onAuth\n",
@@ -534,6 +519,7 @@ mod tests {
                 let store = match config.store {
                     StoreConfig::Memory => "memory".to_owned(),
                     StoreConfig::File(file) => file.dir.display().to_string(),
+                    StoreConfig::Redis(redis) => redis.nodes.to_string(),
                     StoreConfig::NotBuiltIn { name } => format!("not built in: {name}"),
                     StoreConfig::Custom { name } => format!("custom: {name}"),
                 };

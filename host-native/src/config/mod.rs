@@ -3,12 +3,14 @@
 mod expand;
 mod file;
 mod open;
+mod redis;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use file::{Entries, JoinGuard, Placed};
 pub use file::{PortEntry, StreamEntry};
+pub use redis::{RedisConfig, RedisLayout, RedisNodes};
 
 use iii_stream_core::{Grants, GroupLimits};
 
@@ -130,6 +132,8 @@ pub enum StoreConfig {
     Memory,
     /// In files.
     File(FileConfig),
+    /// In Redis, with other servers.
+    Redis(Box<RedisConfig>),
     /// By functions of workers: `<name>::set` and so on.
     Custom {
         /// What their ids begin with.

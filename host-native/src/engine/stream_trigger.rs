@@ -127,7 +127,7 @@ impl TriggerType for StreamTriggers {
 
 impl Follower for StreamTriggers {
     fn interest(&self, group: GroupRef<'_>) -> Interest {
-        if self.by_stream.read().contains_key(group.stream) {
+        if self.has(group.stream) {
             Interest::Values
         } else {
             Interest::None
@@ -149,6 +149,11 @@ impl Follower for StreamTriggers {
 }
 
 impl StreamTriggers {
+    /// Whether there are triggers on a stream.
+    pub fn has(&self, stream: &str) -> bool {
+        self.by_stream.read().contains_key(stream)
+    }
+
     /// Calls the functions whose triggers match, in order.
     fn call(&self, group: &GroupKey, changes: &[Arc<Change>]) {
         let bindings = self.by_stream.read();

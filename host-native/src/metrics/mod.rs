@@ -89,7 +89,12 @@ metrics! {
         redis_call_seconds: Histogram<TimeBuckets> = "iii_stream_redis_call_seconds", "time from a call to Redis to its end, with all attempts";
         redis_reconnects: Counter = "iii_stream_redis_reconnects_total", "connections to Redis that were lost";
         redis_subscriptions: Gauge = "iii_stream_redis_subscriptions", "channels of Redis that are listened to now";
+        redis_history_reads: Counter = "iii_stream_redis_history_reads_total", "reads of a watched group's history: one when it gets its first subscriber here, others to find out what was not heard";
+        redis_history_gaps: Counter = "iii_stream_redis_history_gaps_total", "times that changes of a watched group were lost and not in its history any more; its subscribers begin anew";
+        redis_history_restarts: Counter = "iii_stream_redis_history_restarts_total", "times that a watched group's history turned out to be another one, as after a failover; its subscribers begin anew";
         redis_messages: Counter = "iii_stream_redis_messages_total", "messages received from channels of Redis";
+        redis_frames_unreadable: Counter = "iii_stream_redis_frames_unreadable_total", "with layout: compatible, messages of the channel stream::events that are no changes and were left out";
+        redis_items_unreadable: Counter = "iii_stream_redis_items_unreadable_total", "with layout: compatible, items left out of lists and syncs because their text in Redis is no JSON value";
 
     }
 }

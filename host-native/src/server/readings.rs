@@ -10,6 +10,7 @@ use crate::engine::Waiting;
 use crate::hub::Hub;
 use crate::lifecycle::Lifecycle;
 use crate::metrics::{self, By, Info, Metrics, Port, ProcessReadings, Readings, Total};
+use crate::redis_client::RedisClient;
 use crate::store::{Condition, FileReadings};
 use crate::subscriber::Subscribers;
 use crate::worker::Workers;
@@ -25,6 +26,8 @@ pub(super) struct Sources {
     pub(super) state_store: GroupStore,
     pub(super) history_bytes_max: usize,
     pub(super) store_config: StoreConfig,
+    /// The way to Redis, where it keeps the groups.
+    pub(super) redis: Option<Arc<RedisClient>>,
     pub(super) waiting: Waiting,
 }
 
@@ -76,7 +79,7 @@ impl Sources {
             store_folds: total_of_file(|file| file.folds),
             store_loads: total_of_file(|file| file.loads),
             store_evictions: total_of_file(|file| file.evictions),
-            redis_up: None,
+            redis_up: self.redis.as_ref().map(|redis| u64::from(redis.is_up())),
             store_sync_seconds: self.store.sync_seconds(),
         }
     }
@@ -98,6 +101,13 @@ impl Inspect for Sources {
                 format!("that of the functions {name}::set and so on of your workers"),
             ),
             StoreConfig::File(file) => ("file", file.durability.in_words().to_owned()),
+            StoreConfig::Redis(redis) => (
+                "redis",
+                format!(
+                    "that of Redis at {}: what it keeps when it ends is up to its settings",
+                    redis.nodes
+                ),
+            ),
             StoreConfig::Memory | StoreConfig::NotBuiltIn { .. } => (
                 "memory",
                 "none: everything is lost when this process ends".to_owned(),

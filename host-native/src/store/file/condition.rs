@@ -66,8 +66,8 @@ impl Present {
 
     fn error(&self) -> StoreError {
         match self.get() {
-            // It changed just now.
-            Condition::Works => StoreError::in_trouble(),
+            // It changed just now; a disk is never elsewhere.
+            Condition::Works | Condition::Unavailable(_) => StoreError::in_trouble(),
             Condition::Full(reason) => StoreError::full(&reason),
             Condition::ReadOnly(reason) => StoreError::read_only(&reason),
         }

@@ -26,6 +26,7 @@ mod resolving;
 mod scripts;
 #[cfg(test)]
 mod tests;
+mod watching;
 mod work;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -42,12 +43,15 @@ use uuid::Uuid;
 pub use history::{Kept, Logged};
 
 use super::{
-    ChangeSink, Done, PageWish, ResumeWish, Resumed, Snapshot, SnapshotPage, Store, StoreError,
-    StoreErrorCause, StreamGroups,
+    ChangeSink, Done, PageWish, RelaySink, ResumeWish, Resumed, Snapshot, SnapshotPage, Store,
+    StoreError, StoreErrorCause, StreamGroups,
 };
+use crate::metrics::Metrics;
 use crate::redis_client::{RedisClient, Slot};
 use keys::{GroupKeys, Keys};
 use lines::{Line, Lines, Turn};
+use reading::{Look, Reading};
+use watching::{Histories, Placed, Watching};
 use work::{Pending, Task};
 
 /// How often an instance that writes a group says so in the index.
@@ -108,12 +112,6 @@ pub trait Triggered: Send + Sync {
     }
 }
 
-/// Watches groups that have subscribers here.
-pub trait Watching: Send + Sync {
-    /// Resolves once the changes after what is read next will be heard.
-    fn ready<'w>(&'w self, group: GroupRef<'w>) -> BoxFuture<'w, Result<(), StoreError>>;
-}
-
 /// What all tasks of a store share.
 struct Shared {
     client: Arc<RedisClient>,
@@ -121,8 +119,8 @@ struct Shared {
     keys: Keys,
     sinks: Sinks,
     triggered: Arc<dyn Triggered>,
-    /// Set once at start: what watches needs the store.
-    watching: OnceLock<Arc<dyn Watching>>,
+    /// The groups that have subscribers here, where anybody has.
+    watching: OnceLock<Watching>,
     lines: Lines,
     runtime: tokio::runtime::Handle,
     /// Names this store; no other ever had the name.
@@ -167,10 +165,33 @@ impl RedisStore {
         Arc::new(Self { shared, expiry })
     }
 
-    /// Names what watches the groups that have subscribers here. Only the first call counts.
-    pub fn set_watching(&self, watching: Arc<dyn Watching>) {
+    /// Watches groups from now on, and tells `sink` what happens in them. Only the first call counts.
+    pub fn set_watching(&self, sink: Arc<dyn RelaySink>, metrics: Arc<Metrics>) {
+        let client = self.shared.client.clone();
+        let watching = Watching::new(client, sink, self.shared.options.wait_max, metrics);
         // A second call is a fault of the composition; the first stays.
         let _ = self.shared.watching.set(watching);
+    }
+
+    /// A group has subscribers here from now on: see [`RedisStore::set_watching`]. Does not block.
+    pub fn watch(&self, group: &GroupKey) {
+        if let Some(watching) = self.shared.watching.get() {
+            watching.came(group, self.channel(group.as_ref()));
+        }
+    }
+
+    /// A group has no subscribers here any more. Does not block.
+    pub fn unwatch(&self, group: &GroupKey) {
+        if let Some(watching) = self.shared.watching.get() {
+            watching.went(group);
+        }
+    }
+
+    /// Reads what could not be heard of watched groups, for as long as the process lives.
+    pub async fn run_watching(&self) {
+        if let Some(watching) = self.shared.watching.get() {
+            watching.run(self.shared.clone()).await;
+        }
     }
 
     /// The channel that the changes of a group come over.
@@ -219,20 +240,23 @@ impl RedisStore {
         &self,
         group: GroupRef<'_>,
         done: Done<T>,
-        read: impl FnOnce(Arc<Shared>, GroupKeys) -> F + Send + 'static,
+        read: impl Fn(Arc<Shared>, GroupKeys) -> F + Clone + Send + Sync + 'static,
     ) where
-        T: Send + 'static,
+        T: Placed + Send + 'static,
         F: Future<Output = Result<T, StoreError>> + Send + 'static,
     {
-        let Some(watching) = self.shared.watching.get().cloned() else {
+        if self.shared.watching.get().is_none() {
             return self.read(group, done, read);
-        };
+        }
         let (shared, key) = (self.shared.clone(), group.to_key());
         self.shared.runtime.spawn(async move {
-            match watching.ready(key.as_ref()).await {
-                Ok(()) => shared.queue_read(key.as_ref(), done, read),
-                Err(error) => done(Err(error)),
-            }
+            let group = key.as_ref();
+            let once = || shared.read_in_turn(group, read.clone());
+            let found = match shared.watching.get() {
+                Some(watching) => watching.read(group, once).await,
+                None => once().await,
+            };
+            done(found);
         });
     }
 }
@@ -260,12 +284,35 @@ impl Shared {
         }
     }
 
+    /// Reads a group after what waits in it.
+    async fn read_in_turn<T, F>(
+        self: &Arc<Self>,
+        group: GroupRef<'_>,
+        read: impl FnOnce(Arc<Self>, GroupKeys) -> F + Send + 'static,
+    ) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, StoreError>> + Send + 'static,
+    {
+        let (send, receive) = tokio::sync::oneshot::channel();
+        let done = Box::new(move |found| {
+            // Nobody waits any more: that is fine.
+            let _ = send.send(found);
+        });
+        self.queue_read(group, done, read);
+        let dropped = |_| StoreError::other("the read was dropped");
+        receive.await.map_err(dropped)?
+    }
+
     /// Queues a command in its group.
     fn submit(self: &Arc<Self>, group: GroupRef<'_>, pending: Pending) {
         match self.lines.push_write(&self.keys, group, pending) {
             Ok(None) => {}
             Ok(Some(line)) => drop(self.runtime.spawn(self.clone().work(line))),
-            Err((pending, error)) => pending.fail(&error),
+            Err(refused) => {
+                let (pending, error) = *refused;
+                pending.fail(&error);
+            }
         }
     }
 
@@ -299,6 +346,12 @@ impl Shared {
             // An error says that it was dropped, with the runtime.
             let _ = receive.await;
         }
+    }
+
+    /// Which history of the server at a slot what is read there belongs to, as scripts take it.
+    fn replication_id(&self, slot: Slot) -> Arc<str> {
+        let id = self.client.replication_id(slot);
+        if id.is_empty() { "-".into() } else { id }
     }
 
     /// A name that nobody else uses: of a batch, and of a history that begins with it.
@@ -341,6 +394,27 @@ impl Shared {
     }
 }
 
+impl Histories for Shared {
+    fn read<'a>(
+        &'a self,
+        group: GroupRef<'a>,
+        after_seq: Option<u64>,
+    ) -> BoxFuture<'a, Result<Logged, StoreError>> {
+        Box::pin(async move {
+            let look = Look {
+                changes_after: after_seq,
+                ..Look::of(Reading::Nothing)
+            };
+            let looked = self.look(&self.keys.group(group), look).await?;
+            Ok(Logged {
+                epoch: looked.meta.epoch,
+                seq: looked.meta.seq,
+                changes: looked.changes,
+            })
+        })
+    }
+}
+
 impl Store for RedisStore {
     fn commit(&self, group: GroupRef<'_>, command: Command, _now_ms: u64, done: Done<Committed>) {
         let task = Task::Commit { command, done };
@@ -373,14 +447,16 @@ impl Store for RedisStore {
         done: Done<Snapshot>,
     ) {
         let item = item.map(str::to_owned);
-        self.read_watched(group, done, |shared, keys| async move {
-            shared.snapshot(&keys, item.as_deref()).await
+        self.read_watched(group, done, move |shared, keys| {
+            let item = item.clone();
+            async move { shared.snapshot(&keys, item.as_deref()).await }
         });
     }
 
     fn page(&self, group: GroupRef<'_>, wish: PageWish, _now_ms: u64, done: Done<SnapshotPage>) {
-        self.read_watched(group, done, |shared, keys| async move {
-            shared.page(&keys, &wish).await
+        self.read_watched(group, done, move |shared, keys| {
+            let wish = wish.clone();
+            async move { shared.page(&keys, &wish).await }
         });
     }
 
@@ -391,8 +467,9 @@ impl Store for RedisStore {
         _now_ms: u64,
         done: Done<Option<Resumed>>,
     ) {
-        self.read_watched(group, done, |shared, keys| async move {
-            shared.resume(&keys, &wish).await
+        self.read_watched(group, done, move |shared, keys| {
+            let wish = wish.clone();
+            async move { shared.resume(&keys, &wish).await }
         });
     }
 
