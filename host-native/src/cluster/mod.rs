@@ -1,8 +1,10 @@
 //! Many instances as one server: they know each other by heartbeats in Redis, tell each other what their workers have
-//! registered, and call each other's functions. Knows no sockets and no stores.
+//! registered, and call each other's functions. Knows no sockets; only
+//! `triggers` knows the store.
 //!
 //! Reading order: `pulse.rs` tells and learns; `roster.rs` decides who is there; `card.rs` is what an instance tells;
-//! `places.rs` is what all others have; `calls` asks them and answers them, over `redis_wire.rs`.
+//! `places.rs` is what all others have; `calls` asks them and answers them, over `redis_wire.rs`; `triggers` decides who of
+//! them calls for a stream trigger.
 
 mod calls;
 mod card;
@@ -14,6 +16,7 @@ mod redis_wire;
 mod roster;
 #[cfg(test)]
 mod tests;
+pub mod triggers;
 
 use std::sync::Arc;
 use std::time::Duration;

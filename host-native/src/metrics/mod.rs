@@ -77,6 +77,7 @@ metrics! {
         invocations_total: Counter = "iii_stream_invocations_total", "calls handed to workers";
         invocation_timeouts: Counter = "iii_stream_invocation_timeouts_total", "calls that a worker did not answer in time (invocation_timeout_ms)";
         trigger_calls_lost: Counter = "iii_stream_trigger_calls_lost_total", "trigger calls lost because too many waited (trigger_queue_max)";
+        stream_trigger_changes_lost: Counter = "iii_stream_trigger_changes_lost_total", "changes that stream triggers on Redis missed as the group's history did not reach back to them";
 
         redis_calls: By<RedisOutcome, Counter> = "iii_stream_redis_calls_total", "calls to Redis that ended, by outcome; a script or a pipeline is one call";
         redis_calls_in_flight: Gauge = "iii_stream_redis_calls_in_flight", "calls to Redis that wait for their answer, or to be sent";
