@@ -232,7 +232,7 @@ impl Shared {
         };
         let limits = &self.options.limits;
         let mut arguments = Arguments::default();
-        arguments.push(self.client.replication_id(slot).as_bytes());
+        arguments.push(self.replication_id(slot).as_bytes());
         arguments.push(&sent.name);
         arguments.push_number(sent.deadline_ms);
         arguments.push_number(self.floor_ms().max(known.latest_ms));

@@ -103,7 +103,7 @@ impl Lines {
         keys: &Keys,
         group: GroupRef<'_>,
         pending: Pending,
-    ) -> Result<Option<Arc<Line>>, (Pending, StoreError)> {
+    ) -> Result<Option<Arc<Line>>, Box<(Pending, StoreError)>> {
         loop {
             let line = self.find_or_make(keys, group);
             let mut state = line.state.lock();
@@ -124,7 +124,7 @@ impl Lines {
                         self.queue_bytes_max
                     ),
                 );
-                return Err((pending, error));
+                return Err(Box::new((pending, error)));
             }
             state.waiting_bytes = bytes;
             state.waiting.push_back(Work::Write(pending));

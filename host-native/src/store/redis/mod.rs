@@ -304,7 +304,10 @@ impl Shared {
         match self.lines.push_write(&self.keys, group, pending) {
             Ok(None) => {}
             Ok(Some(line)) => drop(self.runtime.spawn(self.clone().work(line))),
-            Err((pending, error)) => pending.fail(&error),
+            Err(refused) => {
+                let (pending, error) = *refused;
+                pending.fail(&error);
+            }
         }
     }
 
@@ -338,6 +341,12 @@ impl Shared {
             // An error says that it was dropped, with the runtime.
             let _ = receive.await;
         }
+    }
+
+    /// Which history of the server at a slot what is read there belongs to, as scripts take it.
+    fn replication_id(&self, slot: Slot) -> Arc<str> {
+        let id = self.client.replication_id(slot);
+        if id.is_empty() { "-".into() } else { id }
     }
 
     /// A name that nobody else uses: of a batch, and of a history that begins with it.

@@ -198,7 +198,7 @@ impl Shared {
         look: Look<'_>,
     ) -> Result<Looked, StoreError> {
         let mut arguments = Arguments::default();
-        arguments.push(self.client.replication_id(keys.slot).as_bytes());
+        arguments.push(self.replication_id(keys.slot).as_bytes());
         arguments.push(self.new_name());
         arguments.push_number(self.floor_ms());
         arguments.push(if look.syncs { "1" } else { "0" });

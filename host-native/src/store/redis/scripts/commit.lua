@@ -2,7 +2,7 @@
 -- than what is there. Decides nothing but what only this place can know: sequence, time, and whether there is room.
 --
 -- KEYS: group, order, history, clients, expiries.
--- ARGV: replication id, batch, deadline, floor, expected epoch or *, items_max, bytes_max, records_max, history_changes_max,
+-- ARGV: replication id or - where it is not known, batch, deadline, floor, expected epoch or *, items_max, bytes_max, records_max, history_changes_max,
 --   history_bytes_max, keeps bodies (1, 0), how to publish (P, S, -), channel, channel of the stream's triggers or empty,
 --   name of the group in messages, message_bytes_max, reply_bytes_max, empty_ms, number of items, number of clients, then
 --   for each item `h<id>`, for each client `c<id>`, and for each command COMMAND_ARGS:
@@ -34,6 +34,12 @@ if got[2] then
   return {'fenced', tostring(now)}
 end
 
+-- The caller may not know of a failover, or know of one before others do: the server knows.
+local function replication_now()
+  local info = redis.pcall('INFO', 'replication')
+  return type(info) == 'string' and string.match(info, 'master_replid:(%w+)') or A[1]
+end
+
 local floor = tonumber(A[4])
 local stamp_now = now < floor and floor or now
 local epoch, replication, seq, event_ms, gone_ms, sync_ms, items, bytes, uses, known, first, trimmed, total, expiring_ms
@@ -45,9 +51,7 @@ if got[1] then
   items, bytes, uses, known = tonumber(items), tonumber(bytes), tonumber(uses), tonumber(known)
   first, trimmed, total, expiring_ms = tonumber(first), tonumber(trimmed), tonumber(total), tonumber(expiring_ms)
   if replication ~= A[1] then
-    -- The caller may have heard of a failover later than others: the server knows.
-    local info = redis.pcall('INFO', 'replication')
-    local told = type(info) == 'string' and string.match(info, 'master_replid:(%w+)') or A[1]
+    local told = replication_now()
     if told ~= replication then
       redis.call('DEL', history)
       epoch, replication, first, trimmed = batch, told, seq + 1, total
@@ -55,7 +59,7 @@ if got[1] then
     end
   end
 else
-  epoch, replication, seq, event_ms, gone_ms, sync_ms = batch, A[1], 0, floor, floor, floor
+  epoch, replication, seq, event_ms, gone_ms, sync_ms = batch, A[1] == '-' and replication_now() or A[1], 0, floor, floor, floor
   items, bytes, uses, known, first, trimmed, total, expiring_ms = 0, 0, 0, 0, 1, 0, 0, 0
 end
 if A[5] ~= '*' and A[5] ~= epoch then

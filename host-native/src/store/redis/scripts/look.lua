@@ -1,7 +1,7 @@
 -- Reads a group at one moment, and makes it where it is missing: whoever is told of its history may count on it.
 --
 -- KEYS: group, order, history.
--- ARGV: replication id, epoch for a new history, floor, whether a sync is stamped (1, 0), what to read (none, item, page,
+-- ARGV: replication id or - where it is not known, epoch for a new history, floor, whether a sync is stamped (1, 0), what to read (none, item, page,
 --   all), item, created_seq after which the page begins, items_max, bytes_max, empty_ms, expected epoch or *, seq after which
 --   changes are read or -, then `c<id>` of the clients that are asked about.
 -- Gives: now, meta, timestamp of the sync, whether more items follow (1, 0), items (id, head, value) or with `all` the
@@ -13,6 +13,12 @@ local CHUNK = 50
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
+-- The caller may not know of a failover, or know of one before others do: the server knows.
+local function replication_now()
+  local info = redis.pcall('INFO', 'replication')
+  return type(info) == 'string' and string.match(info, 'master_replid:(%w+)') or A[1]
+end
+
 local floor = tonumber(A[3])
 local m = redis.call('HGET', group, 'm')
 local epoch, replication, seq, event_ms, gone_ms, sync_ms, items, bytes, rest, first, trimmed, total, expiring_ms
@@ -22,9 +28,7 @@ if m then
   seq, event_ms, gone_ms, sync_ms = tonumber(seq), tonumber(event_ms), tonumber(gone_ms), tonumber(sync_ms)
   first = tonumber(first)
   if replication ~= A[1] then
-    -- The caller may have heard of a failover later than others: the server knows.
-    local info = redis.pcall('INFO', 'replication')
-    local told = type(info) == 'string' and string.match(info, 'master_replid:(%w+)') or A[1]
+    local told = replication_now()
     if told ~= replication then
       redis.call('DEL', history)
       epoch, replication, first, trimmed = A[2], told, seq + 1, total
@@ -32,7 +36,7 @@ if m then
     end
   end
 else
-  epoch, replication, seq, event_ms, gone_ms, sync_ms = A[2], A[1], 0, floor, floor, floor
+  epoch, replication, seq, event_ms, gone_ms, sync_ms = A[2], A[1] == '-' and replication_now() or A[1], 0, floor, floor, floor
   items, bytes, rest, first, trimmed, total, expiring_ms = 0, 0, '0 0', 1, 0, 0, now
 end
 if A[4] == '1' and sync_ms <= event_ms then

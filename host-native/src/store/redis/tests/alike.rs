@@ -1,18 +1,16 @@
 //! The Redis store does what the memory store does: random commands to both, answers and changes compared.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use iii_stream_core::command::{read_delete, read_send, read_set, read_update};
 use iii_stream_core::{
-    Change, Command, Committed, Demand, GroupKey, GroupLimits, GroupRef, Item, Json, Position,
+    Change, Command, Committed, Demand, GroupKey, GroupRef, Item, Json, Position,
 };
 use tokio::sync::oneshot;
 
-use super::{RedisStore, RedisStoreOptions, Sinks, Triggered};
-use crate::redis_client::RedisClient;
+use super::{ask, commit, limits, store};
 use crate::redis_client::test_server::{TestServer, is_installed};
-use crate::store::{ChangeSink, MemoryStore, PageWish, ResumeWish, Store, StoreError};
+use crate::store::{ChangeSink, MemoryStore, PageWish, RedisStore, ResumeWish, Store};
 
 /// Numbers that look random and are the same each time.
 struct Random(u64);
@@ -30,14 +28,6 @@ impl Random {
     }
 }
 
-struct NoTriggers;
-
-impl Triggered for NoTriggers {
-    fn is_triggered(&self, _: &str) -> bool {
-        false
-    }
-}
-
 struct NoSink;
 
 impl ChangeSink for NoSink {
@@ -46,60 +36,6 @@ impl ChangeSink for NoSink {
     }
 
     fn publish(&self, _: &GroupKey, _: Arc<Change>, _: Option<&Json>) {}
-}
-
-fn limits() -> GroupLimits {
-    GroupLimits {
-        items_max: 6,
-        bytes_max: 400,
-        client_records_max: 2,
-        hot_items_max: 4,
-        history_changes_max: 2_000,
-        history_bytes_max: 1 << 20,
-    }
-}
-
-fn options(limits: GroupLimits) -> RedisStoreOptions {
-    RedisStoreOptions {
-        prefix: "t:".to_owned(),
-        limits,
-        keeps_history: true,
-        wait_max: Duration::from_secs(5),
-        queue_commands_max: 10_000,
-        queue_bytes_max: 64 << 20,
-        cache_bytes_max: 16 << 20,
-    }
-}
-
-fn store(client: &Arc<RedisClient>) -> Arc<RedisStore> {
-    let sinks = Sinks::Channel;
-    RedisStore::new(
-        client.clone(),
-        options(limits()),
-        sinks,
-        Arc::new(NoTriggers),
-    )
-}
-
-async fn ask<T: Send + 'static>(call: impl FnOnce(crate::store::Done<T>)) -> Result<T, StoreError> {
-    let (send, receive) = oneshot::channel();
-    call(Box::new(move |result| {
-        let _ = send.send(result);
-    }));
-    receive.await.expect("an answer")
-}
-
-fn commit(
-    store: &dyn Store,
-    group: GroupRef<'_>,
-    command: Command,
-) -> oneshot::Receiver<Result<Committed, StoreError>> {
-    let (send, receive) = oneshot::channel();
-    let done = Box::new(move |result| {
-        let _ = send.send(result);
-    });
-    store.commit(group, command, crate::clock::unix_ms(), done);
-    receive
 }
 
 /// A random command, as its caller writes it.
@@ -309,7 +245,7 @@ async fn compare_reads(
 /// Runs random commands, `together` at a time, each by a random one of `instances`.
 async fn compare(server: &TestServer, seed: u64, rounds: usize, together: usize, instances: usize) {
     let client = server.client().await;
-    let stores: Vec<_> = (0..instances).map(|_| store(&client)).collect();
+    let stores: Vec<_> = (0..instances).map(|_| store(&client, limits())).collect();
     let memory = MemoryStore::new("m", Arc::new(NoSink), limits(), 1 << 30);
     let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
     let name = format!("g{seed}-{together}-{instances}");

@@ -1,0 +1,205 @@
+//! What is kept, for how long, and what is listed.
+
+use std::time::Duration;
+
+use iii_stream_core::command::read_delete;
+use iii_stream_core::{Draft, GroupLimits, GroupRef, Json, Kind, Ttl};
+
+use super::{GROUP, ask, commit, done, options, set, store, store_with, wide};
+use crate::redis_client::test_server::{TestServer, is_installed};
+use crate::store::Store;
+
+#[tokio::test]
+async fn an_item_goes_when_its_time_has_come() {
+    if !is_installed() {
+        return;
+    }
+    let server = TestServer::start_with(&[]);
+    let client = server.client().await;
+    let (one, two) = (store(&client, wide()), store(&client, wide()));
+    done(commit(&*one, GROUP, set("a", "1", r#","ttl_ms":60"#)))
+        .await
+        .expect("a change");
+    done(commit(&*one, GROUP, set("b", "2", r#","ttl_ms":600000"#)))
+        .await
+        .expect("a change");
+    done(commit(&*two, GROUP, set("c", "3", "")))
+        .await
+        .expect("a change");
+    let gone = async {
+        while ask(|done| two.get(GROUP, "a", done))
+            .await
+            .expect("an answer")
+            .is_some()
+        {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), gone)
+        .await
+        .expect("it goes");
+    let logged = two.changes_after(GROUP, 0).await.expect("an answer");
+    let changes = logged.changes.expect("all changes");
+    let deleted = changes.last().expect("a change");
+    assert_eq!((deleted.seq, &deleted.kind), (4, &Kind::Delete));
+    assert_eq!(deleted.item.as_deref(), Some("a"));
+    assert_eq!(deleted.base, Some(1));
+    let items = ask(|done| one.list(GROUP, done)).await.expect("items");
+    assert_eq!(items.len(), 2);
+    let (_, kept) = &items[0];
+    assert_eq!(kept.ttl_ms, Some(600_000));
+    client.close().await;
+}
+
+#[tokio::test]
+async fn groups_with_items_are_listed_in_order() {
+    if !is_installed() {
+        return;
+    }
+    let server = TestServer::start_with(&[]);
+    let client = server.client().await;
+    let store = store(&client, wide());
+    for (stream, group) in [("s", "z"), ("s", "a:b{}"), ("t", "g"), ("u", "gone")] {
+        let group = GroupRef { stream, group };
+        done(commit(&*store, group, set("a", "1", "")))
+            .await
+            .expect("a change");
+    }
+    let group = GroupRef {
+        stream: "u",
+        group: "gone",
+    };
+    let delete = r#"{"stream_name":"u","group_id":"gone","item_id":"a"}"#;
+    let delete = read_delete(delete).expect("a command").command;
+    done(commit(&*store, group, delete))
+        .await
+        .expect("a change");
+    let groups = ask(|done| store.list_groups("s", done))
+        .await
+        .expect("groups");
+    let groups: Vec<_> = groups.iter().map(|group| &**group).collect();
+    assert_eq!(groups, ["a:b{}", "z"]);
+    let all = ask(|done| store.list_all(done)).await.expect("streams");
+    let all: Vec<_> = all
+        .iter()
+        .map(|(stream, groups)| (&**stream, groups.len()))
+        .collect();
+    assert_eq!(all, [("s", 2), ("t", 1)]);
+    // A group that holds nothing goes by itself; one that holds something stays.
+    assert!(server.ask(&["PTTL", "t:g:{u:gone}"]).starts_with(":3"));
+    assert!(server.ask(&["PTTL", "t:h:{u:gone}"]).starts_with(":3"));
+    assert!(server.ask(&["PTTL", "t:g:{t:g}"]).starts_with(":-1"));
+    done(commit(&*store, group, set("a", "1", "")))
+        .await
+        .expect("a change");
+    assert!(server.ask(&["PTTL", "t:g:{u:gone}"]).starts_with(":-1"));
+    assert!(server.ask(&["PTTL", "t:h:{u:gone}"]).starts_with(":-1"));
+    client.close().await;
+}
+
+#[tokio::test]
+async fn a_history_has_at_least_what_it_must_and_an_eighth_more_at_most() {
+    if !is_installed() {
+        return;
+    }
+    let server = TestServer::start_with(&[]);
+    let client = server.client().await;
+    let limits = GroupLimits {
+        history_changes_max: 40,
+        history_bytes_max: 100_000,
+        ..wide()
+    };
+    let store = store(&client, limits);
+    let len = || {
+        let told = server.ask(&["XLEN", "t:h:{s:g}"]);
+        told.trim_start_matches(':')
+            .trim()
+            .parse::<u64>()
+            .expect("a number")
+    };
+    for number in 0..200 {
+        done(commit(&*store, GROUP, set("a", &number.to_string(), "")))
+            .await
+            .expect("a change");
+        let kept = len();
+        assert!(
+            kept <= 45 && (number + 1).min(40) <= kept,
+            "{kept} after {number}"
+        );
+    }
+    let logged = store.changes_after(GROUP, 160).await.expect("an answer");
+    assert_eq!(logged.changes.map(|changes| changes.len()), Some(40));
+    let logged = store.changes_after(GROUP, 100).await.expect("an answer");
+    assert!(logged.changes.is_none());
+    let large = format!("\"{}\"", "x".repeat(9_000));
+    for number in 0..40 {
+        done(commit(&*store, GROUP, set("b", &large, "")))
+            .await
+            .expect("a change");
+        assert!(
+            len() <= 45 && (number < 11 || len() <= 10),
+            "{} after {number}",
+            len()
+        );
+    }
+    assert!(7 <= len());
+    let too_large = format!("\"{}\"", "x".repeat(100_000));
+    done(commit(&*store, GROUP, set("b", &too_large, "")))
+        .await
+        .expect("a change");
+    assert_eq!(len(), 0);
+    done(commit(&*store, GROUP, set("b", "1", "")))
+        .await
+        .expect("a change");
+    let logged = store.changes_after(GROUP, 241).await.expect("an answer");
+    assert_eq!(logged.changes.map(|changes| changes.len()), Some(1));
+    client.close().await;
+}
+
+#[tokio::test]
+async fn what_is_kept_elsewhere_is_announced_and_leaves_no_history() {
+    if !is_installed() {
+        return;
+    }
+    let server = TestServer::start_with(&[]);
+    let client = server.client().await;
+    let store = store(&client, wide());
+    let first = done(commit(&*store, GROUP, set("a", "1", "")))
+        .await
+        .expect("a change");
+    let draft = Draft {
+        item: Some("elsewhere".into()),
+        kind: Kind::Update,
+        value: Some(Json::from_text("[1]").expect("JSON")),
+        ops: None,
+        base: None,
+        ttl: Ttl::Keep,
+        mutation: None,
+    };
+    let change = ask(|done| store.announce(GROUP, draft, 0, done))
+        .await
+        .expect("a change");
+    assert_eq!((change.seq, change.item.as_deref()), (2, Some("elsewhere")));
+    assert!(first.change.expect("a change").timestamp < change.timestamp);
+    let logged = store.changes_after(GROUP, 1).await.expect("an answer");
+    assert_eq!((logged.seq, logged.changes), (2, None));
+    client.close().await;
+}
+
+#[tokio::test]
+async fn a_store_without_history_says_so() {
+    if !is_installed() {
+        return;
+    }
+    let server = TestServer::start_with(&[]);
+    let client = server.client().await;
+    let mut options = options(wide());
+    options.keeps_history = false;
+    let store = store_with(&client, options);
+    done(commit(&*store, GROUP, set("a", "1", "")))
+        .await
+        .expect("a change");
+    let logged = store.changes_after(GROUP, 0).await.expect("an answer");
+    assert_eq!((logged.seq, logged.changes), (1, None));
+    client.close().await;
+}
