@@ -9,7 +9,7 @@
 //                `…` stands for anything. `expect=NAME` is what that program wrote since the last look
 //   page=URL     is all that a browser which opened URL (once per guide) shows by and by
 // `<!-- test: kill NAME -->` kills a program with SIGKILL, `<!-- test: close URL -->` closes a page.
-// The ports 3112, 49134 and 8080 are replaced by free ones wherever they are printed.
+// The ports 3112, 49134, 8080 and 6379 are replaced by free ones wherever they are printed.
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { randomInt, randomUUID } from 'node:crypto';
@@ -24,6 +24,7 @@ import { after, before, test } from 'node:test';
 import { chromium } from 'playwright-core';
 import { WebSocket } from 'ws';
 import { Record, rejection, serverBinary, startServer, unique, within } from './harness.mjs';
+import { withoutRedis } from './redis.mjs';
 
 const here = (path) => fileURLToPath(new URL(path, import.meta.url));
 const executablePath = process.env.CHROMIUM ?? '/usr/bin/chromium';
@@ -75,7 +76,7 @@ class Guide {
 
   static async open() {
     const guide = new Guide();
-    guide.ports = new Map([['3112', await freePort()], ['49134', await freePort()], ['8080', await freePort()]]);
+    guide.ports = new Map([['3112', await freePort()], ['49134', await freePort()], ['8080', await freePort()], ['6379', await freePort()]]);
     guide.folder = await mkdtemp(join(tmpdir(), 'iii-stream-guide-'));
     await symlink(here('node_modules'), join(guide.folder, 'node_modules'));
     const bin = join(guide.folder, '.bin');
@@ -93,7 +94,7 @@ exec '${serverBinary()}' "$@"
   }
 
   place(text) {
-    return text.replace(/(?<!\d)(3112|49134|8080)(?!\d)/g, (port) => this.ports.get(port));
+    return text.replace(/(?<!\d)(3112|49134|8080|6379)(?!\d)/g, (port) => this.ports.get(port));
   }
 
   async step({ verb, argument, body, fails }) {
@@ -214,7 +215,7 @@ const pages = [...readdirSync(here('../../docs/guides')).filter((name) => name.e
 for (const name of pages) {
   const text = readFileSync(here(`../../docs/${name}`), 'utf8');
   const all = steps(text);
-  test(`docs/${name} works as printed`, { skip: all.some(({ verb }) => verb === 'page') && noBrowser }, async (t) => {
+  test(`docs/${name} works as printed`, { skip: (all.some(({ verb }) => verb === 'page') && noBrowser) || (text.includes('redis-server') && withoutRedis) }, async (t) => {
     const guide = await Guide.open();
     t.after(() => guide.close());
     assert.equal(all.filter(({ body }) => body !== undefined).length, text.match(/^ *(```|~~~)/gm).length / 2, 'blocks that are not written as these tests read them');

@@ -72,14 +72,14 @@ impl Stamps {
         self.sync_ms
     }
 
-    /// Takes over what others have given out since.
+    /// Takes over what `other` has given out since, which this one is a clone of.
     pub(super) fn catch_up(&mut self, other: &Self) {
         if self.event_ms < other.event_ms {
             self.event_ms = other.event_ms;
             self.items.clear();
         }
         if self.event_ms == other.event_ms {
-            // With one hasher for both: see `clone`.
+            // Both hash alike, because one began as the other's clone.
             self.items.extend(&other.items);
         }
         self.sync_ms = self.sync_ms.max(other.sync_ms);
