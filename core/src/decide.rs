@@ -148,6 +148,9 @@ pub enum Refusal {
         /// The sequence of the item's last change; `None` if there is no such item.
         seq: Option<u64>,
     },
+    /// The item is there and must not be, where items have no sequences.
+    #[error("precondition failed: the item exists")]
+    ItemExists,
     /// The group has as many items as it may have.
     #[error("the group has {items_max} items, which is the limit")]
     TooManyItems {
@@ -193,7 +196,7 @@ impl Refusal {
     /// The stable code of this refusal.
     pub fn code(&self) -> &'static str {
         match self {
-            Self::PreconditionFailed { .. } => "precondition_failed",
+            Self::PreconditionFailed { .. } | Self::ItemExists => "precondition_failed",
             Self::TooManyItems { .. } | Self::TooManyBytes { .. } => "group_full",
             Self::MutationGap { .. } => "mutation_gap",
             Self::MutationUnknown { .. } => "mutation_unknown",

@@ -58,6 +58,8 @@ pub struct Feed {
     lines: OnceLock<Vec<Arc<Line>>>,
     runtime: tokio::runtime::Handle,
     pending_max: usize,
+    /// Whether changes are counted here; not where another feed carries them too.
+    is_counted: bool,
     metrics: Arc<Metrics>,
 }
 
@@ -96,16 +98,19 @@ struct Missed {
 }
 
 impl Feed {
-    /// A feed whose deliveries run on `runtime`. Nothing is delivered before [`Feed::start`].
+    /// A feed whose deliveries run on `runtime`. Nothing is delivered before [`Feed::start`]. Of feeds that carry the same changes
+    /// one `is_counted`.
     pub fn new(
         runtime: tokio::runtime::Handle,
         pending_max: usize,
+        is_counted: bool,
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
         Arc::new(Self {
             lines: OnceLock::new(),
             runtime,
             pending_max,
+            is_counted,
             metrics,
         })
     }
@@ -135,8 +140,10 @@ impl ChangeSink for Feed {
     }
 
     fn publish(&self, group: &GroupKey, change: Arc<Change>, _old: Option<&Json>) {
-        self.metrics.changes.of((&change.kind).into()).inc();
-        self.metrics.timestamp_lead.note(change.timestamp);
+        if self.is_counted {
+            self.metrics.changes.of((&change.kind).into()).inc();
+            self.metrics.timestamp_lead.note(change.timestamp);
+        }
         self.queue(group, |line, pending| {
             line.add(pending, change.clone());
         });

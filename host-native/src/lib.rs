@@ -25,7 +25,5 @@ pub mod state;
 pub mod store;
 pub mod stream;
 pub mod subscriber;
-#[cfg(test)]
-mod test_redis;
 pub mod transfer;
 pub mod worker;

@@ -18,7 +18,7 @@ use parts::{Parts, announce_functions};
 use readings::Sources;
 
 use crate::admin;
-use crate::config::{AdminConfig, Config, RedisLayout, StoreConfig};
+use crate::config::{AdminConfig, Config, StoreConfig};
 use crate::door::{accept_subscribers, accept_workers};
 use crate::feed::{Follower, Interest};
 use crate::redis_client::RedisStartError;
@@ -54,11 +54,11 @@ pub enum StartError {
         /// Its name in the configuration.
         name: String,
     },
-    /// A layout of Redis that this version does not have.
+    /// An engine's layout on a Cluster.
     #[error(
-        "`layout: compatible` of the adapter `redis` is not built in: use `layout: native`, which needs a `key_prefix` or database of its own"
+        "`layout: compatible` of the adapter `redis` needs one Redis, with or without Sentinel, as iii engines do, and this is a Cluster: use `layout: native`"
     )]
-    LayoutNotBuiltIn,
+    LayoutOnCluster,
 }
 
 /// A server that listens on its ports and is ready to run.
@@ -76,14 +76,8 @@ impl Server {
     ///
     /// Errors: [`StartError`].
     pub async fn bind(config: &Config) -> Result<Self, StartError> {
-        match &config.store {
-            StoreConfig::NotBuiltIn { name } => {
-                return Err(StartError::StoreNotBuiltIn { name: name.clone() });
-            }
-            StoreConfig::Redis(redis) if redis.layout == RedisLayout::Compatible => {
-                return Err(StartError::LayoutNotBuiltIn);
-            }
-            _ => {}
+        if let StoreConfig::NotBuiltIn { name } = &config.store {
+            return Err(StartError::StoreNotBuiltIn { name: name.clone() });
         }
         let workers_listener = listen("workers", &config.workers.host, config.workers.port).await?;
         let subscribers_listener = listen(

@@ -13,7 +13,7 @@ use iii_stream_core::{CallError, Committed, Item, Outcome, group_names_json, sta
 use crate::clock;
 use crate::engine::{Call, Failure, Function, Output, Registry, ReplyTo, StateTriggers};
 use crate::store::Store;
-use crate::stream::{answer, refused, unless_refused};
+use crate::stream::{answer, refused, unless_meta_unsupported, unless_refused, unless_unsupported};
 
 #[derive(Clone, Copy, Debug)]
 enum Verb {
@@ -83,6 +83,9 @@ impl StateFunction {
         let Some((write, reply)) = unless_refused(write, reply) else {
             return;
         };
+        let Some(reply) = unless_unsupported(&*self.store, &write.command, reply) else {
+            return;
+        };
         let done = answer(
             self.verb.store_error_code(),
             reply,
@@ -95,6 +98,9 @@ impl StateFunction {
     /// Answers with the bare old value, and tells triggers even of a key that was not there.
     fn delete(&self, write: Result<Write<'_>, CallError>, reply: ReplyTo) {
         let Some((write, reply)) = unless_refused(write, reply) else {
+            return;
+        };
+        let Some(reply) = unless_unsupported(&*self.store, &write.command, reply) else {
             return;
         };
         let (triggers, scope) = (
@@ -136,6 +142,9 @@ impl StateFunction {
             return;
         };
         let meta = list.meta;
+        let Some(reply) = unless_meta_unsupported(&*self.store, meta, reply) else {
+            return;
+        };
         let done = answer(self.verb.store_error_code(), reply, move |items: Vec<_>| {
             Ok(Output::Json(state_list_json(&items, meta)))
         });

@@ -64,6 +64,7 @@ async fn told(pending_max: usize, queue: impl FnOnce(&Feed, &GroupKey)) -> Vec<S
     let feed = Feed::new(
         tokio::runtime::Handle::current(),
         pending_max,
+        true,
         Arc::new(Metrics::default()),
     );
     let told = Arc::new(Told::default());

@@ -87,6 +87,8 @@ metrics! {
         redis_history_gaps: Counter = "iii_stream_redis_history_gaps_total", "times that changes of a watched group were lost and not in its history any more; its subscribers begin anew";
         redis_history_restarts: Counter = "iii_stream_redis_history_restarts_total", "times that a watched group's history turned out to be another one, as after a failover; its subscribers begin anew";
         redis_messages: Counter = "iii_stream_redis_messages_total", "messages received from channels of Redis";
+        redis_frames_unreadable: Counter = "iii_stream_redis_frames_unreadable_total", "with layout: compatible, messages of the channel stream::events that are no changes and were left out";
+        redis_items_unreadable: Counter = "iii_stream_redis_items_unreadable_total", "with layout: compatible, items left out of lists and syncs because their text in Redis is no JSON value";
 
         cluster_instances: Gauge = "iii_stream_cluster_instances", "instances that share one Redis and are alive, with this one; 0 without Redis";
         cluster_calls: Arc<Outcomes> = "iii_stream_cluster_calls_total", "calls of functions of other instances that ended; outcome is ok or the error code";

@@ -16,6 +16,7 @@ mod node;
 mod options;
 mod report;
 mod resp;
+mod safety;
 mod script;
 mod sentinel;
 mod server_clock;

@@ -13,6 +13,7 @@ use super::connection::Connection;
 use super::dial::{self, DialError, as_text};
 use super::options::{CHECK_PERIOD, SILENCE_MAX};
 use super::report::{Down, NodeReport};
+use super::safety;
 use super::sentinel::Sentinels;
 use super::server_clock::{ServerClock, whole_ms};
 use crate::clock;
@@ -37,6 +38,7 @@ pub(super) struct Facts {
     pub(super) is_master: bool,
     pub(super) replication_id: Arc<str>,
     pub(super) replicas: u64,
+    pub(super) unsafe_settings: Vec<String>,
 }
 
 /// One server.
@@ -131,6 +133,7 @@ impl Node {
             is_master: facts.is_master,
             replicas: facts.replicas,
             version: facts.version,
+            unsafe_settings: facts.unsafe_settings,
         }
     }
 
@@ -243,6 +246,7 @@ impl Node {
             let why = "the sentinels call it the master, but it is a replica";
             return Err(DialError::Unreachable(why.into()));
         }
+        self.check_safety(&connection).await;
         Ok(connection)
     }
 
@@ -263,6 +267,24 @@ impl Node {
                 // Calls that are under way get their answers: it is still connected.
                 return;
             }
+        }
+    }
+
+    /// Reads the settings with which it may lose data, and tells of what is new.
+    async fn check_safety(&self, connection: &Connection) {
+        let question = safety::question().get_packed_command().into();
+        let deadline = Instant::now() + self.connect_time_max;
+        let Ok(answers) = connection.send(question, 1, deadline).await else {
+            return;
+        };
+        let replicas = self.facts.read().replicas;
+        let Some(answer) = answers.first() else {
+            return;
+        };
+        let found = safety::judge(answer, replicas);
+        let before = std::mem::replace(&mut self.facts.write().unsafe_settings, found.clone());
+        for problem in found.iter().filter(|problem| !before.contains(problem)) {
+            tracing::warn!(redis = %self.name(), "Redis is not safe: {problem}");
         }
     }
 

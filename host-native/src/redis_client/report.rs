@@ -20,6 +20,8 @@ pub struct NodeReport {
     pub replicas: u64,
     /// What it runs, for example `7.0.15`.
     pub version: String,
+    /// Settings with which it may lose what it has acknowledged, with what to do; as they were when it was connected.
+    pub unsafe_settings: Vec<String>,
 }
 
 /// Since when and why a server is not connected.

@@ -91,6 +91,9 @@ impl TestServer {
         std::fs::write(&file, config).expect("a file");
         sentinel.config = Some(file);
         sentinel.restart();
+        // Else it looks only every 10 s who is a master.
+        let faster = ["SENTINEL", "DEBUG", "info-period", "100"];
+        assert!(sentinel.ask(&faster).starts_with("+OK"));
         sentinel
     }
 

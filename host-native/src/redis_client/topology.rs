@@ -59,6 +59,8 @@ struct State {
     owners: Owners,
     /// Where plain channels are heard.
     plain: Option<Arc<Member>>,
+    /// Who got a slot last, as far as we were told: knows that it has it before the others do.
+    newest: Option<Arc<Member>>,
 }
 
 enum Owners {
@@ -86,6 +88,7 @@ impl Topology {
                 members: HashMap::new(),
                 owners,
                 plain: None,
+                newest: None,
             }),
             changes: watch::Sender::new(0),
             refresh: Arc::default(),
@@ -246,8 +249,9 @@ impl Topology {
             if let Owners::Each(owners) = &mut state.owners
                 && let Some(owner) = owners.get_mut(slot)
             {
-                *owner = Some(member);
+                *owner = Some(member.clone());
             }
+            state.newest = Some(member);
         }
         self.rehome();
         self.refresh_soon();
@@ -318,7 +322,8 @@ impl Topology {
 
     /// Asks a server for the slots. Servers that are connected are asked first, then the addresses to begin with.
     async fn read(&self) {
-        for member in self.members() {
+        let newest = self.state.read().newest.clone();
+        for member in newest.into_iter().chain(self.members()) {
             let Link::Up(connection) = member.node.link() else {
                 continue;
             };

@@ -7,14 +7,17 @@ use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use super::StartError;
-use crate::config::{Bounds, RedisConfig, StoreConfig};
+use crate::config::{Bounds, RedisConfig, RedisLayout, StoreConfig};
 use crate::engine::{StateTriggers, StreamTriggers};
 use crate::feed::Feed;
 use crate::hub::Audience;
 use crate::metrics::{Histogram, Metrics, TimeBuckets};
 use crate::redis_client::RedisClient;
 use crate::store::redis::{RedisStore, RedisStoreOptions, Sinks, Triggered};
-use crate::store::{ChangeSink, Condition, FileReadings, FileStore, MemoryStore, STATE_DIR, Store};
+use crate::store::redis_compatible::{CompatibleOptions, CompatibleStore, Kept};
+use crate::store::{
+    ChangeSink, Condition, FileReadings, FileStore, MemoryStore, RelaySink, STATE_DIR, Store,
+};
 
 /// Where stores are, and what they are made with.
 pub(super) struct Place<'a> {
@@ -30,6 +33,8 @@ pub(super) enum Holding {
     /// The groups of streams.
     Streams {
         feed: Arc<Feed>,
+        /// Takes what this instance commits, where `feed` takes what all instances do.
+        commits: Arc<Feed>,
         triggers: Arc<dyn Triggered>,
     },
     /// The scopes of state, to whose history nobody comes back.
@@ -43,6 +48,11 @@ pub(super) enum GroupStore {
     File(Arc<FileStore>),
     Redis {
         store: Arc<RedisStore>,
+        client: Arc<RedisClient>,
+    },
+    /// In Redis, as an iii engine keeps it.
+    Compatible {
+        store: Arc<CompatibleStore>,
         client: Arc<RedisClient>,
     },
 }
@@ -71,6 +81,17 @@ impl GroupStore {
                 let store = FileStore::open(&dir, holding.sink(), options)?;
                 Ok(Self::File(Arc::new(store)))
             }
+            (StoreConfig::Redis(redis), Some(client))
+                if redis.layout == RedisLayout::Compatible =>
+            {
+                if client.is_cluster() {
+                    return Err(StartError::LayoutOnCluster);
+                }
+                Ok(Self::Compatible {
+                    store: compatible(redis, client, limits, holding, place.metrics),
+                    client: client.clone(),
+                })
+            }
             (StoreConfig::Redis(redis), Some(client)) => Ok(Self::Redis {
                 store: on_redis(redis, client, limits, holding, place.metrics),
                 client: client.clone(),
@@ -88,6 +109,7 @@ impl GroupStore {
         match self {
             Self::Memory(_) | Self::File(_) => None,
             Self::Redis { store, .. } => Some(store.clone()),
+            Self::Compatible { store, .. } => Some(store.clone()),
         }
     }
 
@@ -96,6 +118,7 @@ impl GroupStore {
             Self::Memory(store) => store.clone(),
             Self::File(store) => store.clone(),
             Self::Redis { store, .. } => store.clone(),
+            Self::Compatible { store, .. } => store.clone(),
         }
     }
 
@@ -117,6 +140,8 @@ impl GroupStore {
                 background.spawn(async move { caching.run_cache().await });
                 background.spawn(async move { store.run_forgetting(is_watched).await });
             }
+            // It is told everything, and forgets by itself.
+            Self::Compatible { .. } => {}
             // It forgets by itself, and keeps what is watched.
             Self::Redis { store, .. } => {
                 drop(background.spawn(async move { store.run_watching().await }))
@@ -129,8 +154,12 @@ impl GroupStore {
         match self {
             Self::Memory(_) => Condition::Works,
             Self::File(store) => store.condition(),
-            Self::Redis { client, .. } if client.is_up() => Condition::Works,
-            Self::Redis { client, .. } => Condition::Unavailable(trouble(client)),
+            Self::Redis { client, .. } | Self::Compatible { client, .. } if client.is_up() => {
+                Condition::Works
+            }
+            Self::Redis { client, .. } | Self::Compatible { client, .. } => {
+                Condition::Unavailable(trouble(client))
+            }
         }
     }
 
@@ -139,7 +168,7 @@ impl GroupStore {
             Self::Memory(store) => store.groups_len(),
             Self::File(store) => store.readings().groups as usize,
             // Others may have made some.
-            Self::Redis { .. } => 0,
+            Self::Redis { .. } | Self::Compatible { .. } => 0,
         }
     }
 
@@ -147,21 +176,21 @@ impl GroupStore {
         match self {
             Self::Memory(store) => store.history_bytes(),
             Self::File(store) => store.readings().history_bytes as usize,
-            Self::Redis { .. } => 0,
+            Self::Redis { .. } | Self::Compatible { .. } => 0,
         }
     }
 
     /// What a store in a directory can tell.
     pub(super) fn file_readings(&self) -> Option<FileReadings> {
         match self {
-            Self::Memory(_) | Self::Redis { .. } => None,
+            Self::Memory(_) | Self::Redis { .. } | Self::Compatible { .. } => None,
             Self::File(store) => Some(store.readings()),
         }
     }
 
     pub(super) fn sync_seconds(&self) -> Option<Arc<Histogram<TimeBuckets>>> {
         match self {
-            Self::Memory(_) | Self::Redis { .. } => None,
+            Self::Memory(_) | Self::Redis { .. } | Self::Compatible { .. } => None,
             Self::File(store) => Some(store.sync_seconds()),
         }
     }
@@ -187,6 +216,16 @@ impl Holding {
 }
 
 impl Audience for RedisStore {
+    fn came(&self, group: &GroupKey) {
+        self.watch(group);
+    }
+
+    fn went(&self, group: &GroupKey) {
+        self.unwatch(group);
+    }
+}
+
+impl Audience for CompatibleStore {
     fn came(&self, group: &GroupKey) {
         self.watch(group);
     }
@@ -232,7 +271,7 @@ fn on_redis(
         cache_bytes_max: config.cache_bytes_max,
     };
     match holding {
-        Holding::Streams { feed, triggers } => {
+        Holding::Streams { feed, triggers, .. } => {
             let store = RedisStore::new(client.clone(), options, Sinks::Channel, triggers);
             store.set_watching(feed, metrics.clone());
             store
@@ -242,6 +281,36 @@ fn on_redis(
             RedisStore::new(client.clone(), options, sinks, Arc::new(Untriggered))
         }
     }
+}
+
+fn compatible(
+    config: &RedisConfig,
+    client: &Arc<RedisClient>,
+    limits: GroupLimits,
+    holding: Holding,
+    metrics: &Arc<Metrics>,
+) -> Arc<CompatibleStore> {
+    let (kept, subscribers, triggers): (_, Option<Arc<dyn RelaySink>>, Arc<dyn ChangeSink>) =
+        match holding {
+            Holding::Streams { feed, commits, .. } => (Kept::Streams, Some(feed), commits),
+            Holding::State(triggers) => (Kept::State, None, triggers),
+        };
+    let options = CompatibleOptions {
+        kept,
+        limits,
+        epoch: new_epoch().into(),
+        wait_max: config.wait_max,
+        queue_commands_max: config.queue_commands_max,
+        queue_bytes_max: config.queue_bytes_max,
+    };
+    Arc::new(CompatibleStore::new(
+        client.clone(),
+        options,
+        subscribers,
+        triggers,
+        metrics.clone(),
+        tokio::runtime::Handle::current(),
+    ))
 }
 
 /// Which servers of Redis are not there, and why.

@@ -10,7 +10,7 @@ use super::group_store::{GroupStore, Holding, Place};
 use super::readings::Sources;
 use crate::auth::Auth;
 use crate::channel::{self, Channels};
-use crate::config::{Config, StoreConfig};
+use crate::config::{Config, RedisLayout, StoreConfig};
 use crate::door::{DoorContext, SubscriberDoor, WorkerDoor};
 use crate::engine::{
     Call, Immediate, JoinTriggers, LaneContext, LeaveTriggers, Notices, Registry, StateTriggers,
@@ -57,11 +57,23 @@ impl Parts {
         let registry = Arc::new(Registry::new(server_id.into(), metrics.clone()));
         let waiting = Waiting::default();
         let events = Events::new(config, &registry, &waiting, &metrics);
-        let feed = Feed::new(
-            tokio::runtime::Handle::current(),
-            bounds.feed_pending_max,
-            metrics.clone(),
+        let is_compatible = matches!(
+            &config.store,
+            StoreConfig::Redis(redis) if redis.layout == RedisLayout::Compatible
         );
+        let new_feed = |is_counted| {
+            let runtime = tokio::runtime::Handle::current();
+            Feed::new(
+                runtime,
+                bounds.feed_pending_max,
+                is_counted,
+                metrics.clone(),
+            )
+        };
+        let feed = new_feed(!is_compatible);
+        // In an engine's layout, triggers follow what this instance commits, and nothing else.
+        let commits = new_feed(is_compatible);
+        commits.start(vec![events.stream.clone()]);
         let place = Place {
             config: &config.store,
             redis: redis.as_ref(),
@@ -72,6 +84,7 @@ impl Parts {
             &place,
             Holding::Streams {
                 feed: feed.clone(),
+                commits,
                 triggers: events.stream.clone(),
             },
         )?;

@@ -8,6 +8,7 @@ pub mod file;
 mod listing;
 mod memory;
 pub mod redis;
+pub mod redis_compatible;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -270,6 +271,12 @@ pub trait RelaySink: ChangeSink {
 /// Duties: commands on one group take effect one after another; each change is handed to the [`ChangeSink`] exactly
 /// once, in order, and not before it is as durable as the store promises; `done` is called after that.
 pub trait Store: Send + Sync {
+    /// Whether items have sequences and times to live, groups a history, and clients are remembered. Where not, whoever asks for
+    /// one of these must be refused before the store is asked.
+    fn keeps_versions(&self) -> bool {
+        true
+    }
+
     /// Carries out a command, or refuses it: see [`iii_stream_core::Group::commit`].
     fn commit(&self, group: GroupRef<'_>, command: Command, now_ms: u64, done: Done<Committed>);
 

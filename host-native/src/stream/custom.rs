@@ -44,9 +44,13 @@ impl CustomStorage {
         }
     }
 
-    /// Whether a worker keeps this stream itself, so that its items have no versions.
-    pub fn is_custom(&self, stream: &str) -> bool {
-        self.function(Verb::List, stream).is_some() || self.function(Verb::Get, stream).is_some()
+    /// Whether the items of this stream have versions: not where a worker keeps it, nor where the store keeps none.
+    pub fn has_versions(&self, stream: &str) -> bool {
+        let is_custom = || {
+            let mut reads = [Verb::List, Verb::Get].into_iter();
+            reads.any(|verb| self.function(verb, stream).is_some())
+        };
+        self.store.keeps_versions() && !is_custom()
     }
 
     /// Where streams are kept that no worker keeps.

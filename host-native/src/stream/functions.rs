@@ -15,6 +15,7 @@ use iii_stream_core::{
 use super::access::Access;
 use super::answer::{answer, refused, unless_refused};
 use super::custom::CustomStorage;
+use super::unversioned::{unless_meta_unsupported, unless_unsupported};
 use super::verb::{VERBS, Verb};
 use crate::clock;
 use crate::engine::{Call, Function, Output, Registry, ReplyTo};
@@ -120,6 +121,9 @@ impl StreamFunctions {
         if let Some(function_id) = self.custom_function(verb, &write.target.stream) {
             return self.custom.commit(verb, &function_id, write, reply);
         }
+        let Some(reply) = unless_unsupported(&*self.store, &write.command, reply) else {
+            return;
+        };
         let done = answer(verb.store_error_code(), reply, |committed: Committed| {
             committed.reply.to_json().map(Output::Json).map_err(refused)
         });
@@ -139,6 +143,9 @@ impl StreamFunctions {
             return self.custom.get(&function_id, &get, reply);
         }
         let meta = get.meta;
+        let Some(reply) = unless_meta_unsupported(&*self.store, meta, reply) else {
+            return;
+        };
         let done = answer(verb.store_error_code(), reply, move |item: Option<Item>| {
             Ok(match item {
                 None => Output::Nothing,
@@ -162,6 +169,9 @@ impl StreamFunctions {
             return self.custom.list(&function_id, &list, view, reply);
         }
         let meta = list.meta;
+        let Some(reply) = unless_meta_unsupported(&*self.store, meta, reply) else {
+            return;
+        };
         let done = answer(verb.store_error_code(), reply, move |mut items: Vec<_>| {
             if view != View::All {
                 items.retain(|(id, _): &(Arc<str>, Item)| view.shows(Some(id)));

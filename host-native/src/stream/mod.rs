@@ -6,10 +6,12 @@ mod custom;
 mod functions;
 mod keeper;
 mod turns;
+mod unversioned;
 mod verb;
 
 pub use access::Access;
 pub use answer::{answer, refused, unless_refused};
 pub use custom::CustomStorage;
 pub use functions::StreamFunctions;
+pub use unversioned::{unless_meta_unsupported, unless_unsupported};
 pub use verb::Verb;

@@ -69,7 +69,7 @@ pub async fn event_stream(
     let since = since_of(headers, &admission.query).map_err(Refused::bad_request)?;
     let join = of_path(path);
     readable(&admission.grants, &join)?;
-    if subscribers.streams.is_custom(&join.group.stream) {
+    if !subscribers.streams.has_versions(&join.group.stream) {
         return Err(refused_by_store(&join, &OpenError::Unsupported));
     }
     let visit = Visit::begin(subscribers, join, admission.context.clone()).await?;

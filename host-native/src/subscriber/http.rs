@@ -103,7 +103,7 @@ async fn read(
     view: &View,
 ) -> Result<Read, OpenError> {
     let streams = &subscribers.streams;
-    if streams.is_custom(&join.group.stream) {
+    if !streams.has_versions(&join.group.stream) {
         return Err(OpenError::Unsupported);
     }
     let (group, item) = (join.group.as_ref(), join.item.as_deref());
@@ -132,7 +132,7 @@ pub(super) fn refused_by_store(join: &Subscribing, error: &OpenError) -> Refused
     match error {
         OpenError::Unsupported => Refused {
             status: StatusCode::NOT_IMPLEMENTED,
-            message: "a worker keeps this stream itself, so its items have no versions: subscribe over a WebSocket",
+            message: "the items of this stream have no versions, because a worker keeps it or the layout of an iii engine: subscribe over a WebSocket",
             retry_after_s: None,
         },
         OpenError::Store(_) => {

@@ -50,7 +50,7 @@ pub(super) enum OpenError {
     Store(StoreError),
     /// The stream has no versions.
     #[error(
-        "version 2 needs versions, which items kept by a worker's functions do not have: join with version 1"
+        "version 2 needs versions, which this stream does not have, because a worker's functions keep it or the layout of an iii engine: join with version 1"
     )]
     Unsupported,
 }
@@ -79,7 +79,7 @@ pub(super) async fn open(
             view,
         });
     }
-    if streams.is_custom(group.stream) {
+    if !streams.has_versions(group.stream) {
         return Err(OpenError::Unsupported);
     }
     let store = streams.store();

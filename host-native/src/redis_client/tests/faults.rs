@@ -162,3 +162,21 @@ async fn a_start_that_cannot_succeed_says_why() {
     let connected = RedisClient::connect(options, Metrics::default().into()).await;
     connected.expect("the password is right").close().await;
 }
+
+#[tokio::test]
+async fn unsafe_settings_are_reported_or_that_they_cannot_be_told() {
+    if !is_installed() {
+        return;
+    }
+    let server = TestServer::start_with(&["--maxmemory-policy", "allkeys-lru"]);
+    let client = server.client().await;
+    let told = client.report().nodes[0].unsafe_settings.join("; ");
+    for setting in ["appendonly", "maxmemory-policy", "no replica"] {
+        assert!(told.contains(setting), "{told}");
+    }
+    client.close().await;
+    server.ask(&["ACL", "SETUSER", "default", "-config"]);
+    let client = server.client().await;
+    let told = client.report().nodes[0].unsafe_settings.join("; ");
+    assert!(told.contains("cannot be told"), "{told}");
+}

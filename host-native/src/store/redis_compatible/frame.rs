@@ -107,7 +107,12 @@ mod tests {
     #[test]
     fn what_the_core_writes_is_read_again() {
         let label = json("\"typing\"");
-        for kind in [Kind::Create, Kind::Update, Kind::Delete, Kind::Event { label }] {
+        for kind in [
+            Kind::Create,
+            Kind::Update,
+            Kind::Delete,
+            Kind::Event { label },
+        ] {
             let change = Change {
                 seq: 1,
                 timestamp: 1_760_000_000_123,

@@ -86,15 +86,27 @@ mod tests {
         let split = Kept::Streams.split(b"stream:a:b:c d", "state");
         let split = split.map(|key| (key.stream.to_string(), key.group.to_string()));
         assert_eq!(split, Some(("a".to_owned(), "b:c d".to_owned())));
-        for key in [&b"stream:a"[..], b"stream::g", b"stream:a:", b"state:x", b"stream:\xff:g"] {
+        for key in [
+            &b"stream:a"[..],
+            b"stream::g",
+            b"stream:a:",
+            b"state:x",
+            b"stream:\xff:g",
+        ] {
             assert!(Kept::Streams.split(key, "state").is_none(), "{key:?}");
         }
-        assert_eq!(Kept::group_of(b"stream:a:b:c d", "stream:a:b:").as_deref(), Some("c d"));
+        assert_eq!(
+            Kept::group_of(b"stream:a:b:c d", "stream:a:b:").as_deref(),
+            Some("c d")
+        );
         assert_eq!(Kept::group_of(b"stream:ab:c", "stream:a:"), None);
     }
 
     #[test]
     fn patterns_match_only_what_was_meant() {
-        assert_eq!(pattern("stream:a*b?[c]\\^:"), "stream:a\\*b\\?\\[c\\]\\\\\\^:*");
+        assert_eq!(
+            pattern("stream:a*b?[c]\\^:"),
+            "stream:a\\*b\\?\\[c\\]\\\\\\^:*"
+        );
     }
 }

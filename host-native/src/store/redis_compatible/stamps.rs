@@ -118,7 +118,10 @@ mod tests {
     fn a_frame_from_the_far_future_is_of_now() {
         let mut stamps = Stamps::default();
         assert_eq!(stamps.event(u64::MAX, Some("a"), 100), 100);
-        assert_eq!(stamps.event(100 + AHEAD_MAX_MS, Some("a"), 100), 100 + AHEAD_MAX_MS);
+        assert_eq!(
+            stamps.event(100 + AHEAD_MAX_MS, Some("a"), 100),
+            100 + AHEAD_MAX_MS
+        );
     }
 
     #[test]
@@ -127,7 +130,10 @@ mod tests {
         let times: Vec<_> = (0..ITEMS_MAX + 1)
             .map(|item| stamps.event(100, Some(&item.to_string()), 100))
             .collect();
-        assert_eq!((times[0], times[ITEMS_MAX - 1], times[ITEMS_MAX]), (100, 100, 101));
+        assert_eq!(
+            (times[0], times[ITEMS_MAX - 1], times[ITEMS_MAX]),
+            (100, 100, 101)
+        );
     }
 
     #[test]

@@ -1,9 +1,17 @@
 //! Reading a Redis as an engine leaves it, and as others do.
 
-use redis::Commands;
+use redis::{Commands, Connection};
 
 use super::*;
-use crate::test_redis::TestRedis;
+use crate::redis_client::test_server::{TestServer, free_port, is_installed};
+
+/// A server with a plain connection, as another program has one.
+fn server() -> Option<(TestServer, Connection)> {
+    let server = is_installed().then(|| TestServer::start_with(&[]))?;
+    let client = Client::open(server.url()).expect("an address");
+    let redis = client.get_connection().expect("a connection");
+    Some((server, redis))
+}
 
 fn naming(streams: &[&str]) -> Naming {
     Naming {
@@ -33,10 +41,9 @@ fn read(engine: &RedisEngine) -> (Vec<String>, Vec<String>) {
 
 #[test]
 fn reads_groups_and_scopes_and_leaves_the_rest() {
-    let Some(server) = TestRedis::start() else {
+    let Some((server, mut redis)) = server() else {
         return;
     };
-    let mut redis = server.connect();
     let hashes = [
         ("stream:chat:r[1]*?", "m1", r#"{"text":"hi"}"#),
         ("stream:chat:r[1]*?", "null", "null"),
@@ -77,10 +84,9 @@ fn reads_groups_and_scopes_and_leaves_the_rest() {
 
 #[test]
 fn names_with_colons_are_told_and_can_be_settled() {
-    let Some(server) = TestRedis::start() else {
+    let Some((server, mut redis)) = server() else {
         return;
     };
-    let mut redis = server.connect();
     for key in ["stream:a:b:c", "stream:a:b", "stream:x:y:z:1"] {
         let () = redis.hset(key, "i", "1").expect("a hash");
     }
@@ -112,10 +118,9 @@ fn names_with_colons_are_told_and_can_be_settled() {
 
 #[test]
 fn what_is_no_json_is_told_with_key_and_field() {
-    let Some(server) = TestRedis::start() else {
+    let Some((server, mut redis)) = server() else {
         return;
     };
-    let mut redis = server.connect();
     let deep = "[".repeat(200) + &"]".repeat(200);
     for (field, text) in [
         ("a", b"{oops".as_slice()),
@@ -150,10 +155,9 @@ fn what_is_no_json_is_told_with_key_and_field() {
 
 #[test]
 fn a_large_hash_is_read_in_pieces_that_fit_its_items() {
-    let Some(server) = TestRedis::start() else {
+    let Some((server, mut redis)) = server() else {
         return;
     };
-    let mut redis = server.connect();
     const ITEMS: usize = 100_000;
     let text = format!("\"{}\"", "x".repeat(10_000));
     for chunk in 0..ITEMS / 1_000 {
@@ -195,9 +199,7 @@ fn says_what_is_wrong_with_an_address_and_hides_passwords() {
     let error = refused("redis://user:secret@host:port/0");
     assert!(error.contains("redis://…@host:port/0"), "{error}");
     assert!(!error.contains("secret"), "{error}");
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    let port = listener.local_addr().expect("an address").port();
-    drop(listener);
+    let port = free_port();
     let error = refused(&format!("redis://:secret@127.0.0.1:{port}/3"));
     assert!(
         error.starts_with(&format!(
@@ -205,7 +207,7 @@ fn says_what_is_wrong_with_an_address_and_hides_passwords() {
         )),
         "{error}"
     );
-    let Some(server) = TestRedis::start() else {
+    let Some((server, _)) = server() else {
         return;
     };
     let error = refused(&server.url());

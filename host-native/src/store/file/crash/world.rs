@@ -309,6 +309,7 @@ impl World {
             Condition::Works => {}
             Condition::Full(reason) => assert!(self.trouble.full, "{reason}"),
             Condition::ReadOnly(reason) => assert!(self.may_fail(), "{reason}"),
+            Condition::Unavailable(reason) => panic!("no file is in Redis: {reason}"),
         }
     }
 
