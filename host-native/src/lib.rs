@@ -10,6 +10,7 @@ pub mod bench;
 pub mod channel;
 pub mod cli;
 pub mod clock;
+pub mod cluster;
 pub mod config;
 pub mod door;
 pub mod engine;

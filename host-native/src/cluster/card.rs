@@ -21,7 +21,7 @@ pub struct Card {
 }
 
 /// What other instances know of a worker.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WorkerCard {
     /// Its id.
     pub id: OwnerId,
@@ -37,7 +37,7 @@ pub struct WorkerCard {
 struct CardText {
     version: u64,
     #[serde(default)]
-    workers: Vec<WorkerCard>,
+    workers: Vec<WorkerText>,
     #[serde(default)]
     bindings: Vec<BindingText>,
     #[serde(default)]
@@ -45,9 +45,19 @@ struct CardText {
 }
 
 #[derive(Serialize, Deserialize)]
+struct WorkerText {
+    id: Box<str>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    namespace: Option<String>,
+    shown: String,
+}
+
+#[derive(Serialize, Deserialize)]
 struct FunctionText {
-    id: Arc<str>,
-    owner: OwnerId,
+    id: Box<str>,
+    owner: Box<str>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     description: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -60,17 +70,17 @@ struct FunctionText {
 
 #[derive(Serialize, Deserialize)]
 struct BindingText {
-    id: Arc<str>,
-    trigger_type: Arc<str>,
-    function_id: Arc<str>,
+    id: Box<str>,
+    trigger_type: Box<str>,
+    function_id: Box<str>,
     config: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     metadata: Option<String>,
-    owner: OwnerId,
+    owner: Box<str>,
 }
 
 impl Card {
-    /// Shape: `{"version","workers":[{"id","name","namespace","shown"}],"bindings":[{"id","trigger_type","function_id","config",
+    /// Shape: `{"version","workers":[{"id","name"?,"namespace"?,"shown"}],"bindings":[{"id","trigger_type","function_id","config",
     /// "metadata"?,"owner"}],"functions":[{"id","owner","description"?,"metadata"?,"request_format"?,"response_format"?}]}`;
     /// JSON text that came from workers stays text, byte by byte.
     pub(super) fn to_text(&self, version: u64) -> String {
@@ -79,7 +89,7 @@ impl Card {
             version,
             bindings: room.take(self.bindings.iter().map(|it| BindingText::of(it))),
             functions: room.take(self.functions.iter().map(FunctionText::of)),
-            workers: room.take(self.workers.iter().cloned()),
+            workers: room.take(self.workers.iter().map(WorkerText::of)),
         };
         let left_out = self.bindings.len() + self.functions.len() + self.workers.len()
             - text.bindings.len()
@@ -108,7 +118,7 @@ impl Card {
                 .into_iter()
                 .map(|it| Arc::new(it.into()))
                 .collect(),
-            workers: text.workers,
+            workers: text.workers.into_iter().map(Into::into).collect(),
         };
         Ok((text.version, card))
     }
@@ -143,7 +153,7 @@ fn len(text: Option<&String>) -> usize {
     text.map_or(0, String::len)
 }
 
-impl Size for WorkerCard {
+impl Size for WorkerText {
     fn size(&self) -> usize {
         FRAME_BYTES + self.shown.len() + len(self.name.as_ref()) + len(self.namespace.as_ref())
     }
@@ -172,6 +182,38 @@ impl Size for BindingText {
     }
 }
 
+impl WorkerText {
+    fn of(worker: &WorkerCard) -> Self {
+        let WorkerCard {
+            id,
+            name,
+            namespace,
+            shown,
+        } = worker.clone();
+        Self {
+            id: boxed(&id),
+            name,
+            namespace,
+            shown,
+        }
+    }
+}
+
+impl From<WorkerText> for WorkerCard {
+    fn from(text: WorkerText) -> Self {
+        Self {
+            id: text.id.into(),
+            name: text.name,
+            namespace: text.namespace,
+            shown: text.shown,
+        }
+    }
+}
+
+fn boxed(text: &str) -> Box<str> {
+    text.into()
+}
+
 impl FunctionText {
     fn of(function: &FunctionInfo) -> Self {
         let FunctionInfo { id, owner, details } = function;
@@ -182,8 +224,8 @@ impl FunctionText {
             response_format,
         } = details.clone();
         Self {
-            id: id.clone(),
-            owner: owner.clone(),
+            id: boxed(id),
+            owner: boxed(owner),
             description,
             metadata,
             request_format,
@@ -195,8 +237,8 @@ impl FunctionText {
 impl From<FunctionText> for FunctionInfo {
     fn from(text: FunctionText) -> Self {
         Self {
-            id: text.id,
-            owner: text.owner,
+            id: text.id.into(),
+            owner: text.owner.into(),
             details: Details {
                 description: text.description,
                 metadata: text.metadata,
@@ -218,12 +260,12 @@ impl BindingText {
             owner,
         } = binding.clone();
         Self {
-            id,
-            trigger_type,
-            function_id,
+            id: boxed(&id),
+            trigger_type: boxed(&trigger_type),
+            function_id: boxed(&function_id),
             config,
             metadata,
-            owner,
+            owner: boxed(&owner),
         }
     }
 }
@@ -231,12 +273,12 @@ impl BindingText {
 impl From<BindingText> for Binding {
     fn from(text: BindingText) -> Self {
         Self {
-            id: text.id,
-            trigger_type: text.trigger_type,
-            function_id: text.function_id,
+            id: text.id.into(),
+            trigger_type: text.trigger_type.into(),
+            function_id: text.function_id.into(),
             config: text.config,
             metadata: text.metadata,
-            owner: text.owner,
+            owner: text.owner.into(),
         }
     }
 }
@@ -284,7 +326,7 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_left_out() {
-        let workers = ["a", "b"].map(|id| WorkerCard {
+        let workers = ["a", "b"].map(|id| WorkerText {
             id: id.into(),
             name: None,
             namespace: None,

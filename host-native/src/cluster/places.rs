@@ -139,14 +139,18 @@ impl Places {
     pub fn workers(&self) -> Vec<WorkerCard> {
         let tables = self.tables.read();
         let cards = tables.instances.values();
-        cards.flat_map(|it| it.card.workers.iter().cloned()).collect()
+        cards
+            .flat_map(|it| it.card.workers.iter().cloned())
+            .collect()
     }
 
     /// The bindings of all other instances.
     pub fn bindings(&self) -> Vec<Arc<Binding>> {
         let tables = self.tables.read();
         let cards = tables.instances.values();
-        cards.flat_map(|it| it.card.bindings.iter().cloned()).collect()
+        cards
+            .flat_map(|it| it.card.bindings.iter().cloned())
+            .collect()
     }
 
     /// Which other instances have a binding that is equal to this one but for its id and owner, sorted.
@@ -169,6 +173,10 @@ impl Places {
     /// Ids of all other instances, sorted.
     pub fn instances(&self) -> Vec<InstanceId> {
         self.tables.read().instances.keys().cloned().collect()
+    }
+
+    pub(super) fn knows(&self, id: &str) -> bool {
+        self.tables.read().instances.contains_key(id)
     }
 
     /// How many other instances there are.
@@ -282,7 +290,10 @@ mod tests {
             Some("a"),
             "unless nobody else has it"
         );
-        assert_eq!(places.pick("f", &["a".into(), "b".into(), "c".into()]), None);
+        assert_eq!(
+            places.pick("f", &["a".into(), "b".into(), "c".into()]),
+            None
+        );
         assert_eq!(places.pick("g", &[]), None);
     }
 
@@ -297,7 +308,7 @@ mod tests {
         places.set(&a, card(&["g"], &["t"]));
         assert!(!places.has_custom_storage() && !places.is_triggered("s"));
         assert!(places.remove("a") && !places.remove("a"));
-        assert_eq!(ids(&places), ["f".into()]);
+        assert_eq!(ids(&places), [InstanceId::from("f")]);
         assert!(places.is_triggered("t") && !places.has("g"));
         assert!(places.remove("b") && !places.has("f") && !places.is_triggered("t"));
     }
@@ -316,6 +327,6 @@ mod tests {
             })
         };
         assert_eq!(places.homes(&binding("s")).len(), 2);
-        assert_eq!(places.homes(&binding("t")), ["b".into()]);
+        assert_eq!(places.homes(&binding("t")), [InstanceId::from("b")]);
     }
 }

@@ -18,8 +18,6 @@ pub(super) struct Row {
     pub(super) version: u64,
     /// Whether it is about to stop.
     pub(super) is_leaving: bool,
-    /// Where its workers connect.
-    pub(super) address: String,
 }
 
 /// What is to be done after a look at all rows.
@@ -41,7 +39,6 @@ struct Known {
     /// The version of the card that was read last.
     read_version: Option<u64>,
     is_leaving: bool,
-    address: String,
 }
 
 /// Rows are removed that are older than this many times the silence after which an instance is gone.
@@ -114,7 +111,6 @@ impl Roster {
                     version: row.version,
                     read_version: None,
                     is_leaving: row.is_leaving,
-                    address: row.address,
                 };
                 self.others.insert(id.clone(), known);
                 seen.stale.push(id);
@@ -140,7 +136,10 @@ impl Roster {
 
     /// When the next instance would be gone if it stayed silent, by the clock of Redis.
     pub(super) fn next_silent_at(&self) -> Option<u64> {
-        self.others.values().map(|known| self.silent_at(known)).min()
+        self.others
+            .values()
+            .map(|known| self.silent_at(known))
+            .min()
     }
 
     /// Whether an instance has a card that was not read, when told that this is its version.
@@ -148,6 +147,16 @@ impl Roster {
         self.others
             .get(id)
             .is_some_and(|known| known.read_version.is_none_or(|read| read < version))
+    }
+
+    /// Whether an instance is there.
+    pub(super) fn knows(&self, id: &str) -> bool {
+        self.others.contains_key(id)
+    }
+
+    /// Whether an instance is about to stop.
+    pub(super) fn is_leaving(&self, id: &str) -> bool {
+        self.others.get(id).is_some_and(|known| known.is_leaving)
     }
 
     /// Notes that the card of an instance was read.
@@ -160,14 +169,6 @@ impl Roster {
     /// Notes that an instance has said that it ends. Whether it was known.
     pub(super) fn remove(&mut self, id: &str) -> bool {
         self.others.remove(id).is_some()
-    }
-
-    /// All other instances and where their workers connect, sorted by id.
-    pub(super) fn others(&self) -> Vec<(InstanceId, String)> {
-        let others = self.others.iter();
-        others
-            .map(|(id, known)| (id.clone(), known.address.clone()))
-            .collect()
     }
 }
 
@@ -186,7 +187,6 @@ mod tests {
             beat_ms,
             version,
             is_leaving: false,
-            address: String::new(),
         }
     }
 
@@ -254,15 +254,10 @@ mod tests {
     #[test]
     fn rows_of_the_dead_are_not_instances() {
         let mut roster = roster();
-        let rows = || {
-            vec![
-                ("a".into(), row(90_000, 1)),
-                ("b".into(), row(30_000, 1)),
-            ]
-        };
+        let rows = || vec![("a".into(), row(90_000, 1)), ("b".into(), row(30_000, 1))];
         let seen = roster.look(100_000, rows());
         assert_eq!(seen.forgotten, [("b".into(), 30_000)]);
-        assert!(seen.stale.is_empty() && roster.others().is_empty());
+        assert!(seen.stale.is_empty() && !roster.knows("a"));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 /// See the module.
-pub(super) struct BoundList<T> {
+pub(crate) struct BoundList<T> {
     next: u64,
     entries: BTreeMap<u64, T>,
     places: HashMap<Arc<str>, u64>,
@@ -23,23 +23,23 @@ impl<T> Default for BoundList<T> {
 
 impl<T> BoundList<T> {
     /// Adds what a binding stands for; one with the same id is replaced.
-    pub(super) fn insert(&mut self, id: &Arc<str>, entry: T) {
+    pub(crate) fn insert(&mut self, id: &Arc<str>, entry: T) {
         self.remove(id);
         self.places.insert(id.clone(), self.next);
         self.entries.insert(self.next, entry);
         self.next += 1;
     }
 
-    pub(super) fn remove(&mut self, id: &str) -> Option<T> {
+    pub(crate) fn remove(&mut self, id: &str) -> Option<T> {
         let place = self.places.remove(id)?;
         self.entries.remove(&place)
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
         self.entries.values()
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 }

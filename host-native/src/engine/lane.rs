@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use super::call::{Call, Output, ReplyTo};
+use super::gate::{Passage, Ticket};
 use super::registry::Registry;
 use super::trigger::Binding;
 use crate::metrics::Metrics;
@@ -65,12 +66,31 @@ impl Drop for Place {
 /// The input of one call on its way.
 struct Input {
     text: Arc<str>,
+    ticket: Option<Arc<dyn Ticket>>,
     _place: Place,
 }
 
+impl Input {
+    /// Waits until the call may leave. Whether it may.
+    async fn pass(self) -> (Self, bool) {
+        let passage = match &self.ticket {
+            Some(ticket) => ticket.gate().settled().await,
+            None => Passage::Open,
+        };
+        (self, passage == Passage::Open)
+    }
+
+    fn passage(&self) -> Passage {
+        match &self.ticket {
+            Some(ticket) => ticket.gate().passage(),
+            None => Passage::Open,
+        }
+    }
+}
+
 /// The entrance of one binding's lane. Dropping it ends the lane at once.
-pub(super) struct Lane {
-    pub(super) binding: Arc<Binding>,
+pub(crate) struct Lane {
+    pub(crate) binding: Arc<Binding>,
     inputs: mpsc::Sender<Input>,
     waiting: Waiting,
     metrics: Arc<Metrics>,
@@ -79,7 +99,7 @@ pub(super) struct Lane {
 
 impl Lane {
     /// Opens a lane. `condition` is the function that is asked before each call.
-    pub(super) fn open(
+    pub(crate) fn open(
         context: &LaneContext,
         binding: &Arc<Binding>,
         condition: Option<Arc<str>>,
@@ -102,8 +122,14 @@ impl Lane {
 
     /// Takes the input of the next call.
     pub(super) fn push(&self, input: Arc<str>) {
+        self.push_with(input, None);
+    }
+
+    /// The same, with what is to be known when the call leaves and when it is done with.
+    pub(crate) fn push_with(&self, input: Arc<str>, ticket: Option<Arc<dyn Ticket>>) {
         let input = Input {
             text: input,
+            ticket,
             _place: self.waiting.enter(),
         };
         if self.inputs.try_send(input).is_err() {
@@ -123,6 +149,30 @@ impl Lane {
     }
 }
 
+impl Lane {
+    /// Whether one more input would find room.
+    pub(crate) fn has_room(&self) -> bool {
+        0 < self.room_left()
+    }
+
+    /// How many more inputs would find room.
+    pub(crate) fn room_left(&self) -> usize {
+        match self.inputs.is_closed() {
+            true => usize::MAX,
+            false => self.inputs.capacity(),
+        }
+    }
+
+    /// Resolves once there is room, or the lane has ended.
+    pub(crate) fn room(&self) -> impl Future<Output = ()> + Send + 'static {
+        let inputs = self.inputs.clone();
+        async move {
+            // The place is given back at once: only one task fills the lane.
+            drop(inputs.reserve_owned().await);
+        }
+    }
+}
+
 struct LaneTask {
     context: LaneContext,
     binding: Arc<Binding>,
@@ -134,14 +184,25 @@ impl LaneTask {
     async fn run(self, mut queue: mpsc::Receiver<Input>) {
         let mut judged = FuturesOrdered::new();
         let mut open = FuturesUnordered::new();
+        // The call at whose gate all others wait.
+        let mut held = FuturesUnordered::new();
         loop {
             tokio::select! {
                 biased;
                 Some(()) = open.next(), if !open.is_empty() => {}
-                Some(judgement) = judged.next(), if open.len() < self.context.open_max && !judged.is_empty() => {
+                Some((input, may_leave)) = held.next(), if !held.is_empty() => {
+                    if may_leave && !queue.is_closed() {
+                        open.push(self.call_handler(input));
+                    }
+                }
+                Some(judgement) = judged.next(), if held.is_empty() && open.len() < self.context.open_max && !judged.is_empty() => {
                     let (input, passes): (Input, bool) = judgement;
                     if passes && !queue.is_closed() {
-                        open.push(self.call_handler(input));
+                        match input.passage() {
+                            Passage::Open => open.push(self.call_handler(input)),
+                            Passage::Shut => held.push(input.pass()),
+                            Passage::Closed => drop(input),
+                        }
                     }
                 }
                 input = queue.recv(), if judged.len() < self.context.open_max => {

@@ -24,24 +24,32 @@ pub struct StreamTriggers {
 
 /// One binding: what it is about, and the way to its function.
 struct Filtered {
-    filter: Filter,
+    filter: StreamFilter,
     lane: Lane,
 }
 
 /// Which changes a binding is about.
-struct Filter {
-    stream: Arc<str>,
+pub(crate) struct StreamFilter {
+    pub(crate) stream: Arc<str>,
     group: Option<String>,
     item: Option<String>,
-    condition: Option<Arc<str>>,
+    pub(crate) condition: Option<Arc<str>>,
     /// Whether `stream::send` counts too.
     include_events: bool,
 }
 
-impl Filter {
+impl StreamFilter {
     /// Reads a binding's config. Shape: `{"stream_name", "group_id"?, "item_id"?, "condition_function_id"?,
     /// "include_events"?}`; an empty group or item is any.
-    fn read(config: &str) -> Result<Self, FieldError> {
+    ///
+    /// Errors: [`BindError`].
+    pub(crate) fn read(config: &str) -> Result<Self, BindError> {
+        Self::read_fields(config).map_err(|error| BindError {
+            message: format!("config of a stream trigger: {error}"),
+        })
+    }
+
+    fn read_fields(config: &str) -> Result<Self, FieldError> {
         let fields = Fields::read(
             config,
             &[
@@ -69,10 +77,11 @@ impl Filter {
         })
     }
 
-    fn matches(&self, group: &GroupKey, change: &Change) -> bool {
+    /// Whether a change of a group of the stream is among them.
+    pub(crate) fn matches(&self, group: &str, change: &Change) -> bool {
         let is_event = matches!(change.kind, Kind::Event { .. });
         (self.include_events || !is_event)
-            && self.group.as_deref().is_none_or(|id| *id == *group.group)
+            && self.group.as_deref().is_none_or(|id| id == group)
             && (self.item.is_none() || wants(self.item.as_deref(), change))
     }
 }
@@ -89,9 +98,7 @@ impl StreamTriggers {
 
 impl TriggerType for StreamTriggers {
     fn bind(&self, binding: &Arc<Binding>) -> Result<(), BindError> {
-        let filter = Filter::read(&binding.config).map_err(|error| BindError {
-            message: format!("config of a stream trigger: {error}"),
-        })?;
+        let filter = StreamFilter::read(&binding.config)?;
         let stream = filter.stream.clone();
         let lane = Lane::open(&self.context, binding, filter.condition.clone());
         let bound = Filtered { filter, lane };
@@ -105,7 +112,7 @@ impl TriggerType for StreamTriggers {
 
     fn unbind(&self, binding: &Arc<Binding>) {
         // A config that could be read once can be read again.
-        let Ok(Filter { stream, .. }) = Filter::read(&binding.config) else {
+        let Ok(StreamFilter { stream, .. }) = StreamFilter::read(&binding.config) else {
             return;
         };
         let mut by_stream = self.by_stream.write();
@@ -158,7 +165,7 @@ impl StreamTriggers {
             let mut input: Option<Arc<str>> = None;
             for bound in bindings
                 .iter()
-                .filter(|bound| bound.filter.matches(group, change))
+                .filter(|bound| bound.filter.matches(&group.group, change))
             {
                 if input.is_none() {
                     input = trigger_input(group.as_ref(), change).map(Arc::from);

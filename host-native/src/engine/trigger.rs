@@ -44,6 +44,20 @@ pub trait TriggerType: Send + Sync {
 
     /// Makes a binding stop firing at once.
     fn unbind(&self, binding: &Arc<Binding>);
+
+    /// The same where an equal binding may come again: its owner went away, or another binding takes its place.
+    fn unbind_for_now(&self, binding: &Arc<Binding>) {
+        self.unbind(binding);
+    }
+}
+
+/// Why a binding goes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Going {
+    /// It was taken away.
+    ForGood,
+    /// Its owner went, or another one takes its place.
+    ForNow,
 }
 
 /// A trigger type as it is shown to whoever asks.
@@ -176,7 +190,7 @@ impl Triggers {
     pub fn bind(&self, binding: Binding) -> Result<(), BindError> {
         let binding = Arc::new(binding);
         let mut tables = self.tables.lock();
-        if tables.unbind(&binding.id) {
+        if tables.unbind(&binding.id, Going::ForNow) {
             self.changes.send_replace(());
         }
         if BINDINGS_MAX <= tables.bindings.len() {
@@ -227,14 +241,14 @@ impl Triggers {
             .get(id)
             .is_some_and(|bound| bound.binding.owner == *owner)
         {
-            tables.unbind(id);
+            tables.unbind(id, Going::ForGood);
             self.changes.send_replace(());
         }
     }
 
     /// Takes a binding away, whoever made it. Whether there was one.
     pub fn unbind_any(&self, id: &str) -> bool {
-        let was_bound = self.tables.lock().unbind(id);
+        let was_bound = self.tables.lock().unbind(id, Going::ForGood);
         self.changes.send_replace(());
         was_bound
     }
@@ -269,7 +283,7 @@ impl Triggers {
             self.changes.send_replace(());
         }
         for binding in bindings {
-            tables.unbind(&binding.id);
+            tables.unbind(&binding.id, Going::ForNow);
         }
         let types: Vec<_> = tables
             .types
@@ -319,7 +333,7 @@ impl Triggers {
 }
 
 impl Tables {
-    fn unbind(&mut self, id: &str) -> bool {
+    fn unbind(&mut self, id: &str, going: Going) -> bool {
         let Some(Bound { binding, is_parked }) = self.bindings.remove(id) else {
             return false;
         };
@@ -327,8 +341,11 @@ impl Tables {
         if let Some(stand_in) = self.stand_ins.own_goes(&binding) {
             self.provider_binds(&stand_in);
         }
-        if !is_parked {
-            self.provider_unbinds(&binding);
+        if let Some(provided) = self.types.get(&binding.trigger_type).filter(|_| !is_parked) {
+            match going {
+                Going::ForGood => provided.provider.unbind(&binding),
+                Going::ForNow => provided.provider.unbind_for_now(&binding),
+            }
         }
         true
     }

@@ -381,8 +381,9 @@ impl Workers {
         if self.connected.lock().remove(&worker.id).is_some() {
             self.tell(Event::Disconnected, &worker.id);
         }
-        self.registry.remove_owner(&worker.id);
+        // Triggers first: none may call a function that is already gone, as if it were done with that.
         self.triggers.remove_owner(&worker.id);
+        self.registry.remove_owner(&worker.id);
         let executing = worker.executing.lock().take();
         // Dropping a promise answers it; not under the lock, as the answer may go to this worker itself.
         drop(executing);

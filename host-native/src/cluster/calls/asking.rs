@@ -7,9 +7,7 @@ use super::open::Full;
 use super::post::Outgoing;
 use super::{Calls, HELD_CALLS, letter, stopped};
 use crate::cluster::roster::InstanceId;
-use crate::engine::{
-    Call, CallResult, Elsewhere, Failure, Function, FunctionInfo, ReplyTo,
-};
+use crate::engine::{Call, CallResult, Elsewhere, Failure, Function, FunctionInfo, ReplyTo};
 
 /// How long an instance may not listen before a call that only it could execute is given up.
 const UNHEARD_TIME_MAX: Duration = Duration::from_secs(2);
@@ -154,7 +152,8 @@ impl Calls {
         }
         // The worker may have gone to an instance of which this one is about to learn that.
         if let Some(this) = self.this.upgrade() {
-            self.runtime.spawn(this.wait_for_place(number, from.clone()));
+            self.runtime
+                .spawn(this.wait_for_place(number, from.clone()));
         }
     }
 
@@ -167,7 +166,10 @@ impl Calls {
                 }
             }
         };
-        if tokio::time::timeout(DIRECTORY_LAG_MAX, found).await.is_err() {
+        if tokio::time::timeout(DIRECTORY_LAG_MAX, found)
+            .await
+            .is_err()
+        {
             let request = {
                 let mut open = self.open.lock();
                 open.get_mut(number).map(|call| call.request.clone())

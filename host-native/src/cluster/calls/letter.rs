@@ -96,7 +96,9 @@ impl<'a> Iterator for Letters<'a> {
 pub(super) fn write_call(number: u64, request: &Request, deadline_ms: u64) -> String {
     let call = request.call();
     let mut out = String::with_capacity(bytes_of(&call) + 200);
-    out.push_str(&format!(r#"{{"call":{number},"deadline_ms":{deadline_ms},"function_id":"#));
+    out.push_str(&format!(
+        r#"{{"call":{number},"deadline_ms":{deadline_ms},"function_id":"#
+    ));
     push_string(&mut out, call.function_id);
     let strings = [
         ("traceparent", call.traceparent),
@@ -141,6 +143,12 @@ pub(super) fn write_answer(number: u64, result: &CallResult) -> String {
     out
 }
 
+fn push_name(out: &mut String, name: &str) {
+    out.push_str(",\"");
+    out.push_str(name);
+    out.push_str("\":");
+}
+
 /// A letter that names one call.
 pub(super) fn write_one(kind: &str, number: u64) -> String {
     format!(r#"{{"{kind}":{number}}}"#)
@@ -167,7 +175,10 @@ pub(super) const FORGET: &str = "forget";
 #[derive(Debug)]
 pub(super) enum Letter<'a> {
     Call(Box<CallLetter<'a>>),
-    Answer { number: u64, result: CallResult },
+    Answer {
+        number: u64,
+        result: CallResult,
+    },
     NotHere(u64),
     TooLate(u64),
     Ask(Vec<u64>),
@@ -316,7 +327,9 @@ mod tests {
             Ok(Output::Nothing),
             Ok(Output::Json("null".to_owned())),
             Ok(Output::Json("{\"a\" : [1.50]}".to_owned())),
-            Err(Failure::from_worker(r#"{"code": "X", "more":[]}"#.to_owned())),
+            Err(Failure::from_worker(
+                r#"{"code": "X", "more":[]}"#.to_owned(),
+            )),
             Err(Failure::new("too_many_calls", "at the limit")),
         ];
         for given in results {

@@ -153,10 +153,7 @@ impl OpenCalls {
     /// Takes calls that nobody waits for any more, and those that are too old.
     pub(super) fn sweep(&mut self, age_max: Duration) -> (Vec<(u64, OpenCall)>, Vec<OpenCall>) {
         let is_unwanted = |call: &OpenCall| !call.request.is_void && !call.reply.is_wanted();
-        let unwanted: Vec<_> = self
-            .calls
-            .extract_if(|_, call| is_unwanted(call))
-            .collect();
+        let unwanted: Vec<_> = self.calls.extract_if(|_, call| is_unwanted(call)).collect();
         let overdue: Vec<_> = self
             .calls
             .extract_if(|_, call| age_max <= call.since.elapsed())
@@ -208,7 +205,7 @@ mod tests {
         assert!(calls.finish(number, "b").is_none());
         let call = calls.get_mut(number).expect("an open call");
         call.move_to("b".into());
-        assert_eq!(call.tried, ["a".into()]);
+        assert_eq!(call.tried, [InstanceId::from("a")]);
         assert!(calls.finish(number, "a").is_none(), "b is asked now");
         let call = calls.finish(number, "b").expect("the call");
         call.reply.send(Ok(Output::Nothing));

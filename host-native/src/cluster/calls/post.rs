@@ -136,10 +136,10 @@ impl Post {
         let Some(queue) = self.queues.get_mut(to) else {
             return Vec::new();
         };
-        let (calls, others) = queue
+        let (calls, others): (Vec<_>, Vec<_>) = queue
             .drain(..)
             .partition(|letter| matches!(letter, Outgoing::Call { .. }));
-        *queue = others;
+        queue.extend(others);
         calls
     }
 
@@ -172,7 +172,10 @@ mod tests {
         assert!(!post.push(&to, Outgoing::written("two".to_owned())));
         assert_eq!(post.held_bytes(), 3);
         let batch = post.take("a").expect("a batch");
-        assert_eq!((texts(&batch), post.held_bytes()), (vec!["1".to_owned(), "two".to_owned()], 0));
+        assert_eq!(
+            (texts(&batch), post.held_bytes()),
+            (vec!["1".to_owned(), "two".to_owned()], 0)
+        );
         assert!(!post.push(&to, call(3)), "somebody still empties it");
         post.put_back("a", batch);
         let batch = post.take("a").expect("a batch");

@@ -180,7 +180,7 @@ async fn settle() {
     }
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_call_comes_with_all_it_has_and_its_answer_unchanged() {
     let wire = Arc::<TestWire>::default();
     let (a, b) = (instance(&wire, "a"), instance(&wire, "b"));
@@ -199,17 +199,24 @@ async fn a_call_comes_with_all_it_has_and_its_answer_unchanged() {
         ..Call::from_server("echo", "{\"x\" : 1.0}")
     };
     b.registry.invoke(&call, "default", reply);
-    assert_eq!(text(waiter.answer().await), r#"["a",{"x" : 1.0},[7],"caller"]"#);
+    assert_eq!(
+        text(waiter.answer().await),
+        r#"["a",{"x" : 1.0},[7],"caller"]"#
+    );
     assert_eq!(b.ask("nothing", "null").await, Ok(Output::Nothing));
     let failure = b.ask("throws", "null").await.expect_err("an error");
     assert_eq!((failure.body(), failure.is_of_server()), (body, false));
     assert!(b.registry.find("echo").is_some() && b.registry.find("none").is_none());
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn own_functions_come_first_and_others_in_turn() {
     let wire = Arc::<TestWire>::default();
-    let (a, b, c) = (instance(&wire, "a"), instance(&wire, "b"), instance(&wire, "c"));
+    let (a, b, c) = (
+        instance(&wire, "a"),
+        instance(&wire, "b"),
+        instance(&wire, "c"),
+    );
     for (it, name) in [(&a, "a"), (&b, "b")] {
         it.has("f", echo(name));
         c.knows(it, &["f"]);
@@ -223,7 +230,7 @@ async fn own_functions_come_first_and_others_in_turn() {
     assert!(text(a.ask("f", "1").await).contains('a'));
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_forwarded_call_is_never_forwarded_again() {
     let wire = Arc::<TestWire>::default();
     let (a, b) = (instance(&wire, "a"), instance(&wire, "b"));
@@ -231,7 +238,8 @@ async fn a_forwarded_call_is_never_forwarded_again() {
     a.knows(&b, &["f", "engine::own"]);
     b.knows(&a, &["f"]);
     assert_eq!(code(&a.ask("f", "null").await), "function_not_found");
-    b.registry.register_builtin("engine::own", Arc::new(echo("b")));
+    b.registry
+        .register_builtin("engine::own", Arc::new(echo("b")));
     assert_eq!(
         code(&a.ask("engine::own", "null").await),
         "function_not_found",
@@ -239,10 +247,14 @@ async fn a_forwarded_call_is_never_forwarded_again() {
     );
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_function_that_moves_is_found() {
     let wire = Arc::<TestWire>::default();
-    let (a, b, c) = (instance(&wire, "a"), instance(&wire, "b"), instance(&wire, "c"));
+    let (a, b, c) = (
+        instance(&wire, "a"),
+        instance(&wire, "b"),
+        instance(&wire, "c"),
+    );
     c.knows(&a, &["f"]);
     b.has("f", echo("b"));
     let answer = c.ask("f", "1");
@@ -257,17 +269,24 @@ async fn a_function_that_moves_is_found() {
     assert!(text(answer.await).contains('c'));
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn who_does_not_listen_is_passed_over_or_waited_for() {
     let wire = Arc::<TestWire>::default();
-    let (a, b, c) = (instance(&wire, "a"), instance(&wire, "b"), instance(&wire, "c"));
+    let (a, b, c) = (
+        instance(&wire, "a"),
+        instance(&wire, "b"),
+        instance(&wire, "c"),
+    );
     for (it, name) in [(&a, "a"), (&b, "b")] {
         it.has("f", echo(name));
     }
     c.knows(&a, &["f"]);
     let unheard = fails(Delivery::Unheard);
     wire.fates.lock().insert("a".into(), vec![unheard; 3]);
-    assert!(text(c.ask("f", "1").await).contains('a'), "it listens again soon");
+    assert!(
+        text(c.ask("f", "1").await).contains('a'),
+        "it listens again soon"
+    );
     c.knows(&b, &["f"]);
     wire.fates.lock().insert("a".into(), vec![unheard]);
     for _ in 0..2 {
@@ -278,7 +297,7 @@ async fn who_does_not_listen_is_passed_over_or_waited_for() {
     assert_eq!(code(&c.ask("f", "1").await), "invocation_stopped");
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn without_a_way_calls_fail_and_answers_wait() {
     let wire = Arc::<TestWire>::default();
     let (a, b) = (instance(&wire, "a"), instance(&wire, "b"));
@@ -299,23 +318,34 @@ async fn without_a_way_calls_fail_and_answers_wait() {
     assert_eq!(text(answer.await), "1");
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn there_are_bounds_of_calls_and_of_bytes() {
     let wire = Arc::<TestWire>::default();
     let (a, b) = (instance(&wire, "a"), instance(&wire, "b"));
     let holding = Holding::default();
     a.has("f", holding.clone());
-    a.has("big", Immediate(|_: &Call<'_>| Ok(Output::Json("1".repeat(1_001)))));
+    a.has(
+        "big",
+        Immediate(|_: &Call<'_>| Ok(Output::Json("1".repeat(1_001)))),
+    );
     b.knows(&a, &["f", "big"]);
     let failure = b.ask("f", &"1".repeat(1_000)).await.expect_err("too large");
     assert_eq!(failure.code(), "payload_too_large");
-    assert!(failure.message().contains("1001 bytes; the limit is 1000 (forwarded_bytes_max)"));
+    assert!(
+        failure
+            .message()
+            .contains("1001 bytes; the limit is 1000 (forwarded_bytes_max)")
+    );
     let failure = b.ask("big", "null").await.expect_err("too large");
     assert_eq!(failure.code(), "payload_too_large");
     let open: Vec<_> = (0..BOUNDS.calls_max).map(|_| b.ask("f", "1")).collect();
     let failure = b.ask("f", "1").await.expect_err("too many");
     assert_eq!(failure.code(), "too_many_calls");
-    assert!(failure.message().contains("forwarded_calls_max"), "{}", failure.message());
+    assert!(
+        failure.message().contains("forwarded_calls_max"),
+        "{}",
+        failure.message()
+    );
     // Another instance comes to the receiver's own bound.
     let c = instance(&wire, "c");
     c.knows(&a, &["f"]);
@@ -329,7 +359,7 @@ async fn there_are_bounds_of_calls_and_of_bytes() {
     }
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_call_that_comes_too_late_is_not_begun() {
     let wire = Arc::<TestWire>::default();
     let (a, b) = (instance(&wire, "a"), instance(&wire, "b"));
@@ -344,7 +374,7 @@ async fn a_call_that_comes_too_late_is_not_begun() {
     assert!(holding.0.lock().is_empty());
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn the_end_of_an_instance_ends_its_calls_both_ways() {
     let wire = Arc::<TestWire>::default();
     let (a, b) = (instance(&wire, "a"), instance(&wire, "b"));
@@ -364,7 +394,7 @@ async fn the_end_of_an_instance_ends_its_calls_both_ways() {
     assert_eq!(*wire.messages.lock(), 1, "nothing is said to the dead");
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn what_the_wire_loses_is_found_out() {
     let wire = Arc::<TestWire>::default();
     let (a, b) = (instance(&wire, "a"), instance(&wire, "b"));
@@ -378,7 +408,9 @@ async fn what_the_wire_loses_is_found_out() {
         arrives: false,
         ..ARRIVES
     };
-    wire.fates.lock().insert("a".into(), vec![fails(Delivery::Unknown)]);
+    wire.fates
+        .lock()
+        .insert("a".into(), vec![fails(Delivery::Unknown)]);
     let lost_call = b.ask("f", "1");
     settle().await;
     wire.fates.lock().insert("b".into(), vec![lost]);
@@ -396,12 +428,15 @@ async fn what_the_wire_loses_is_found_out() {
         }
     }
     let reply = holding.0.lock().pop().expect("the call that arrived");
-    assert!(holding.0.lock().is_empty(), "what was lost is not sent again");
+    assert!(
+        holding.0.lock().is_empty(),
+        "what was lost is not sent again"
+    );
     reply.send(Ok(Output::Nothing));
     assert_eq!(kept.await, Ok(Output::Nothing));
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn calls_that_nobody_waits_for_are_forgotten_and_void_ones_are_made() {
     let wire = Arc::<TestWire>::default();
     let (a, b) = (instance(&wire, "a"), instance(&wire, "b"));
@@ -420,7 +455,7 @@ async fn calls_that_nobody_waits_for_are_forgotten_and_void_ones_are_made() {
     assert_eq!(b.calls.open.lock().len(), 0, "it was begun, which is all");
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn calls_to_one_instance_keep_their_order_and_share_messages() {
     let wire = Arc::<TestWire>::default();
     let (a, b) = (instance(&wire, "a"), instance(&wire, "b"));
@@ -434,8 +469,12 @@ async fn calls_to_one_instance_keep_their_order_and_share_messages() {
         }),
     );
     b.knows(&a, &["f"]);
-    wire.fates.lock().insert("a".into(), vec![fails(Delivery::Unheard)]);
-    let answers: Vec<_> = (0..3).map(|number| b.ask("f", &number.to_string())).collect();
+    wire.fates
+        .lock()
+        .insert("a".into(), vec![fails(Delivery::Unheard)]);
+    let answers: Vec<_> = (0..3)
+        .map(|number| b.ask("f", &number.to_string()))
+        .collect();
     for answer in answers {
         assert_eq!(answer.await, Ok(Output::Nothing));
     }

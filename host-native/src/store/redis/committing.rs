@@ -162,7 +162,10 @@ impl Shared {
                 }
             };
             match &meta {
-                Some(meta) => known.hear(&meta.epoch, meta.seq, meta.latest_ms()),
+                Some(meta) => {
+                    known.hear(&meta.epoch, meta.seq, meta.latest_ms());
+                    self.triggered.committed(&line.key, &meta.epoch, meta.seq);
+                }
                 None => known.forget(),
             }
             if results.is_empty() {

@@ -30,6 +30,19 @@ pub struct Logged {
     pub changes: Option<Vec<Arc<Change>>>,
 }
 
+/// What a history still holds of what happened since a time.
+#[derive(Clone, Debug)]
+pub struct Kept {
+    /// Names the group's history; empty for a group that is not there.
+    pub epoch: Arc<str>,
+    /// The last change of the group.
+    pub seq: u64,
+    /// The changes, in order.
+    pub changes: Vec<Arc<Change>>,
+    /// Whether the history reaches back to that time.
+    pub is_whole: bool,
+}
+
 /// One entry of a history.
 pub(super) struct Entry {
     pub(super) seq: u64,
@@ -125,7 +138,7 @@ impl Shared {
         }
     }
 
-    async fn changes_since_ms(&self, keys: &GroupKeys, ms: u64) -> Result<Logged, StoreError> {
+    async fn changes_kept(&self, keys: &GroupKeys, ms: u64) -> Result<Kept, StoreError> {
         let mut commands = redis::Pipeline::with_capacity(2);
         commands.atomic();
         commands.cmd("HGET").arg(&*keys.group).arg("m");
@@ -133,10 +146,11 @@ impl Shared {
         let answers = self.client.pipeline(keys.slot, commands).await;
         let mut answers = Parts::of(Value::Array(answers.map_err(|error| store_error(&error))?))?;
         let Some(meta) = answers.optional_bytes()? else {
-            return Ok(Logged {
+            return Ok(Kept {
                 epoch: "".into(),
                 seq: 0,
-                changes: Some(Vec::new()),
+                changes: Vec::new(),
+                is_whole: true,
             });
         };
         let meta = Meta::read(&meta)?;
@@ -145,10 +159,11 @@ impl Shared {
         let reaches = meta.first <= 1 || changes.first().is_some_and(|first| first.timestamp < ms);
         changes.retain(|change| ms <= change.timestamp);
         let is_quiet = meta.event_ms < ms;
-        Ok(Logged {
+        Ok(Kept {
             epoch: meta.epoch,
             seq: meta.seq,
-            changes: (reaches || is_quiet).then_some(changes),
+            changes,
+            is_whole: reaches || is_quiet,
         })
     }
 }
@@ -180,8 +195,22 @@ impl RedisStore {
         group: GroupRef<'_>,
         redis_ms: u64,
     ) -> Result<Logged, StoreError> {
+        let kept = self.changes_kept_since_ms(group, redis_ms).await?;
+        Ok(Logged {
+            epoch: kept.epoch,
+            seq: kept.seq,
+            changes: kept.is_whole.then_some(kept.changes),
+        })
+    }
+
+    /// The same where what is left is wanted also if it is not all.
+    pub async fn changes_kept_since_ms(
+        &self,
+        group: GroupRef<'_>,
+        redis_ms: u64,
+    ) -> Result<Kept, StoreError> {
         let keys = self.shared.keys.group(group);
-        self.shared.changes_since_ms(&keys, redis_ms).await
+        self.shared.changes_kept(&keys, redis_ms).await
     }
 
     /// The groups of a stream that may have been written since a time by the clock of Redis.

@@ -40,7 +40,7 @@ use iii_stream_core::{
 use parking_lot::Mutex;
 use uuid::Uuid;
 
-pub use history::Logged;
+pub use history::{Kept, Logged};
 
 use super::{
     ChangeSink, Done, PageWish, RelaySink, ResumeWish, Resumed, Snapshot, SnapshotPage, Store,
@@ -105,6 +105,11 @@ pub enum Sinks {
 pub trait Triggered: Send + Sync {
     /// Whether any instance of the cluster has a trigger on a stream.
     fn is_triggered(&self, stream: &str) -> bool;
+
+    /// Learns up to where this instance has committed a group, before callers are answered.
+    fn committed(&self, group: &GroupKey, epoch: &Arc<str>, seq: u64) {
+        let _ = (group, epoch, seq);
+    }
 }
 
 /// What all tasks of a store share.
