@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::backoff::jittered;
 use super::connection::{Connection, Unanswered};
 use super::error::CallError;
+use super::node::Link;
 use super::options::{ANSWER_WAIT_MIN, RETRY_PAUSE};
 use super::slot::Slot;
 use super::topology::{Member, Topology};
@@ -108,6 +109,11 @@ async fn reach(member: &Arc<Member>, limits: Limits) -> Reached {
 
 /// The connection to the server of a slot, which may become another one meanwhile.
 async fn reach_owner(topology: &Topology, slot: Slot, limits: Limits) -> Reached {
+    if let Some(owner) = topology.owner(slot)
+        && let Link::Up(connection) = owner.node.link()
+    {
+        return Ok((owner, connection));
+    }
     let mut changes = topology.changes();
     loop {
         changes.mark_unchanged();

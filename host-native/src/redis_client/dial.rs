@@ -37,8 +37,19 @@ pub(super) struct Dialed {
     pub(super) replies: Replies,
     /// As the server tells it, for example `7.0.15`.
     pub(super) version: String,
-    /// Whether it is part of a cluster.
-    pub(super) is_cluster: bool,
+    /// What it is.
+    pub(super) kind: ServerKind,
+}
+
+/// What a server is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ServerKind {
+    /// A server by itself, perhaps with replicas.
+    Standalone,
+    /// Part of a cluster.
+    Cluster,
+    /// It keeps no data, but knows a master.
+    Sentinel,
 }
 
 /// Connects and greets within a time.
@@ -69,7 +80,7 @@ async fn greet(address: &Address, login: &Login) -> Result<Dialed, DialError> {
         stream,
         replies: Replies::default(),
         version: String::new(),
-        is_cluster: false,
+        kind: ServerKind::Standalone,
     };
     let hello = greeted.ask(&hello(login)).await?;
     if let Value::ServerError(error) = &hello {
@@ -83,7 +94,8 @@ async fn greet(address: &Address, login: &Login) -> Result<Dialed, DialError> {
         for (name, value) in fields {
             match (as_text(name), as_text(value)) {
                 (Some("version"), Some(version)) => version.clone_into(&mut greeted.version),
-                (Some("mode"), Some(mode)) => greeted.is_cluster = mode == "cluster",
+                (Some("mode"), Some("cluster")) => greeted.kind = ServerKind::Cluster,
+                (Some("mode"), Some("sentinel")) => greeted.kind = ServerKind::Sentinel,
                 _ => {}
             }
         }

@@ -8,6 +8,7 @@ mod address;
 mod backoff;
 mod calls;
 mod channel;
+mod cluster_slots;
 mod connection;
 mod dial;
 mod ear;
@@ -112,25 +113,27 @@ impl RedisClient {
     ) -> Result<Value, CallError> {
         let limits = Limits::from_now(self.options.wait_max);
         self.counted(async {
-            let mut digest = match script.digest() {
+            let digest = match script.digest() {
                 Some(digest) => digest,
                 None => self.load(slot, script, limits).await?,
             };
-            loop {
-                let mut command = redis::cmd("EVALSHA");
-                command.arg(&*digest).arg(keys.len()).arg(keys).arg(args);
-                match self.call_within(slot, &command, limits).await {
-                    Err(CallError::Refused(error)) if is_no_script(&error) => {
-                        digest = self.load(slot, script, limits).await?;
-                    }
-                    done => return done,
+            let run = async |name: &str, what: &str| {
+                let mut command = redis::cmd(name);
+                command.arg(what).arg(keys.len()).arg(keys).arg(args);
+                self.call_within(slot, &command, limits).await
+            };
+            match run("EVALSHA", &digest).await {
+                // With its text, the script finds the server also while the slot is moving.
+                Err(CallError::Refused(error)) if is_no_script(&error) => {
+                    run("EVAL", script.text()).await
                 }
+                done => done,
             }
         })
         .await
     }
 
-    /// Gives a script to the server of a slot.
+    /// Gives a script to a server, which says its digest.
     async fn load(
         &self,
         slot: Slot,

@@ -34,7 +34,6 @@ pub(super) enum Link {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Facts {
     pub(super) version: String,
-    pub(super) is_cluster: bool,
     pub(super) is_master: bool,
     pub(super) replication_id: Arc<str>,
     pub(super) replicas: u64,
@@ -234,11 +233,7 @@ impl Node {
             *self.address.write() = (master, name);
         }
         let dialed = dial::dial(&self.address(), &self.login, self.connect_time_max).await?;
-        {
-            let mut facts = self.facts.write();
-            facts.version.clone_from(&dialed.version);
-            facts.is_cluster = dialed.is_cluster;
-        }
+        self.facts.write().version.clone_from(&dialed.version);
         let connection = Arc::new(Connection::new(dialed));
         // Nobody may write before the identity of the data is known.
         self.check(&connection, self.connect_time_max).await?;

@@ -69,3 +69,5 @@ pub(super) const TOPOLOGY_PERIOD_BROKEN: Duration = Duration::from_millis(250);
 pub(super) const TOPOLOGY_PAUSE: Duration = Duration::from_millis(50);
 /// Time for the answer.
 pub(super) const TOPOLOGY_TIME_MAX: Duration = Duration::from_secs(1);
+/// So long, a server that is said to have got a slot is not doubted by another server's list of slots.
+pub(super) const OWNER_TRUST: Duration = Duration::from_secs(2);

@@ -5,13 +5,14 @@ use std::time::{Duration, Instant};
 
 use super::address::{Address, Login, read_url};
 use super::backoff::Backoff;
-use super::dial::{DialError, Dialed, dial};
+use super::cluster_slots::{Range, ask_slots};
+use super::dial::{DialError, Dialed, ServerKind, dial};
 use super::error::RedisStartError;
-use super::node::Link;
+use super::node::{Link, Node};
 use super::options::{RedisMode, RedisOptions};
 use super::sentinel::Sentinels;
 use super::server_clock::whole_ms;
-use super::topology::{Range, Topology, ask_slots};
+use super::topology::Topology;
 use crate::metrics::Metrics;
 
 /// Oldest version that has what is used: RESP3, sharded pub/sub, errors of scripts with their code.
@@ -33,9 +34,10 @@ pub(super) async fn start(
         }
         mode => {
             let (address, dialed) = first_server(&addresses, &login, time_max, deadline).await?;
-            check_version(&address, &dialed)?;
             match cluster_of(mode, &address, dialed, time_max, deadline).await? {
-                Some(ranges) => Topology::cluster(addresses, &ranges, login, time_max, metrics),
+                Some(ranges) => {
+                    Topology::cluster(addresses, &ranges, &address, login, time_max, metrics)
+                }
                 None => Topology::one(&address, None, login, time_max, metrics),
             }
         }
@@ -47,7 +49,10 @@ pub(super) async fn start(
             Err(error @ RedisStartError::Unreachable { .. }) if topology.is_cluster() => {
                 tracing::warn!(%error, "a part of the cluster is missing");
             }
-            checked => checked?,
+            checked => {
+                checked?;
+                check_version(&member.node)?;
+            }
         }
     }
     Ok(topology)
@@ -111,13 +116,12 @@ async fn first_server(
     }
 }
 
-fn check_version(address: &Address, dialed: &Dialed) -> Result<(), RedisStartError> {
-    let major = dialed.version.split('.').next().unwrap_or_default();
+fn check_version(node: &Node) -> Result<(), RedisStartError> {
+    let version = node.facts().version;
+    let major = version.split('.').next().unwrap_or_default();
     if major.parse().unwrap_or(0) < MAJOR_VERSION_MIN {
-        return Err(RedisStartError::TooOld {
-            node: address.to_string().into(),
-            version: dialed.version.clone(),
-        });
+        let node = node.name();
+        return Err(RedisStartError::TooOld { node, version });
     }
     Ok(())
 }
@@ -135,19 +139,24 @@ async fn cluster_of(
         node: node(),
         why: why.into(),
     };
-    match (mode, dialed.is_cluster) {
-        (RedisMode::Single, true) => {
+    match (mode, dialed.kind) {
+        (_, ServerKind::Sentinel) => {
+            return Err(refused(
+                "it is a sentinel; use mode `sentinel` and say the name of the master",
+            ));
+        }
+        (RedisMode::Single, ServerKind::Cluster) => {
             return Err(refused(
                 "it is part of a cluster; use mode `cluster` or `auto`",
             ));
         }
-        (RedisMode::Cluster, false) => {
+        (RedisMode::Cluster, ServerKind::Standalone) => {
             return Err(refused(
                 "it is not part of a cluster; use mode `single` or `auto`",
             ));
         }
-        (_, false) => return Ok(None),
-        (_, true) => {}
+        (_, ServerKind::Standalone) => return Ok(None),
+        (_, ServerKind::Cluster) => {}
     }
     let mut backoff = Backoff::default();
     loop {

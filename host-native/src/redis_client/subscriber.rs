@@ -90,6 +90,7 @@ impl Subscriber {
                 let mut line = Line::new(&self, address, dialed);
                 let why = line.serve().await;
                 line.lose_all();
+                self.post.rest();
                 tracing::warn!(redis = %self.node.name(), why, "subscription connection to Redis lost");
                 self.metrics.redis_reconnects.inc();
             }

@@ -14,7 +14,8 @@ use crate::metrics::Metrics;
 /// What a server's task is told: the channels to look at again.
 pub(super) struct Post {
     number: u64,
-    dirty: Mutex<Vec<Arc<str>>>,
+    /// None while there is no connection: a new one looks at all channels.
+    dirty: Mutex<Option<Vec<Arc<str>>>>,
     delivered: Notify,
 }
 
@@ -35,8 +36,10 @@ impl Post {
 
     /// A channel has to be looked at again.
     pub(super) fn put(&self, channel: Arc<str>) {
-        self.dirty.lock().push(channel);
-        self.delivered.notify_one();
+        if let Some(dirty) = &mut *self.dirty.lock() {
+            dirty.push(channel);
+            self.delivered.notify_one();
+        }
     }
 
     /// Waits until something lies here.
@@ -46,13 +49,21 @@ impl Post {
 
     /// Takes at most so many channels. The rest is delivered again.
     pub(super) fn take(&self, channels_max: usize) -> Vec<Arc<str>> {
-        let mut dirty = self.dirty.lock();
+        let mut guard = self.dirty.lock();
+        let Some(dirty) = &mut *guard else {
+            return Vec::new();
+        };
         let taken = dirty.len().min(channels_max);
         let rest = dirty.split_off(taken);
         if !rest.is_empty() {
             self.delivered.notify_one();
         }
-        std::mem::replace(&mut *dirty, rest)
+        std::mem::replace(dirty, rest)
+    }
+
+    /// The connection is lost: nothing has to be looked at before the next one.
+    pub(super) fn rest(&self) {
+        *self.dirty.lock() = None;
     }
 }
 
@@ -123,13 +134,17 @@ impl Subscriptions {
 
     /// All channels of a server are to be looked at again, because its connection is new.
     pub(super) fn renew(&self, post: &Post) {
+        // What changes from here on is put there too.
+        *post.dirty.lock() = Some(Vec::new());
         let all = self.wanted.lock();
         let mine = all
             .iter()
             .filter(|(_, wanted)| wanted.post.number == post.number);
         let names: Vec<_> = mine.map(|(name, _)| name.clone()).collect();
         drop(all);
-        *post.dirty.lock() = names;
+        if let Some(dirty) = &mut *post.dirty.lock() {
+            dirty.extend(names);
+        }
         post.delivered.notify_one();
     }
 

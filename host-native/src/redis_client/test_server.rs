@@ -192,12 +192,14 @@ pub(crate) fn ask(port: u16, words: &[&str]) -> String {
     stream.set_read_timeout(time).expect("a time limit");
     let mut command = redis::cmd(words[0]);
     command.arg(&words[1..]);
-    let mut bytes = command.get_packed_command();
-    // The end of what the server says is the end of the connection.
-    bytes.extend(redis::cmd("QUIT").get_packed_command());
-    let mut answer = Vec::new();
-    let _ = stream.write_all(&bytes);
-    let _ = stream.read_to_end(&mut answer);
+    let _ = stream.write_all(&command.get_packed_command());
+    let (mut answer, mut bytes) = (Vec::new(), [0; 4096]);
+    while redis::parse_redis_value(&answer).is_err() {
+        match stream.read(&mut bytes) {
+            Ok(length) if length > 0 => answer.extend_from_slice(&bytes[..length]),
+            _ => break,
+        }
+    }
     String::from_utf8_lossy(&answer).into_owned()
 }
 

@@ -5,23 +5,22 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
-use redis::Value;
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 
 use super::address::{Address, Login};
 use super::channel::Channel;
-use super::dial::{Dialed, dial};
+use super::cluster_slots::{Range, ask_slots, read_slots, slots_question};
+use super::dial::dial;
 use super::node::{Link, Node};
-use super::options::{TOPOLOGY_PAUSE, TOPOLOGY_PERIOD, TOPOLOGY_PERIOD_BROKEN, TOPOLOGY_TIME_MAX};
+use super::options::{
+    OWNER_TRUST, TOPOLOGY_PAUSE, TOPOLOGY_PERIOD, TOPOLOGY_PERIOD_BROKEN, TOPOLOGY_TIME_MAX,
+};
 use super::sentinel::Sentinels;
 use super::slot::{SLOTS, Slot};
 use super::subscriber::Subscriber;
 use super::subscriptions::{Post, Subscriptions};
 use crate::metrics::Metrics;
-
-/// A range of slots and the address of their master.
-pub(super) type Range = (usize, usize, Address);
 
 /// A server that we are connected to.
 pub(super) struct Member {
@@ -59,15 +58,37 @@ struct State {
     owners: Owners,
     /// Where plain channels are heard.
     plain: Option<Arc<Member>>,
-    /// Who got a slot last, as far as we were told: knows that it has it before the others do.
-    newest: Option<Arc<Member>>,
 }
 
 enum Owners {
     /// One server has everything.
     One(Option<Arc<Member>>),
     /// The slots of a cluster.
-    Each(Vec<Option<Arc<Member>>>),
+    Each(Vec<Option<Owner>>),
+}
+
+/// The server of one slot.
+#[derive(Clone)]
+struct Owner {
+    member: Arc<Member>,
+    since: Instant,
+}
+
+impl Owner {
+    fn new(member: &Arc<Member>) -> Self {
+        Self {
+            member: member.clone(),
+            since: Instant::now(),
+        }
+    }
+
+    /// Whether it stays although `from` says that the slot is elsewhere. Servers hear of a move one after another: who has just
+    /// become the owner is not doubted by another one that may not know it yet.
+    fn stays(&self, from: &Address) -> bool {
+        self.since.elapsed() < OWNER_TRUST
+            && matches!(self.member.node.link(), Link::Up(_))
+            && self.member.node.address() != *from
+    }
 }
 
 impl Topology {
@@ -88,7 +109,6 @@ impl Topology {
                 members: HashMap::new(),
                 owners,
                 plain: None,
-                newest: None,
             }),
             changes: watch::Sender::new(0),
             refresh: Arc::default(),
@@ -126,13 +146,14 @@ impl Topology {
     pub(super) fn cluster(
         seeds: Vec<Address>,
         ranges: &[Range],
+        from: &Address,
         login: Login,
         connect_time_max: Duration,
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
         let owners = Owners::Each(vec![None; SLOTS]);
         let topology = Self::new(seeds, owners, login, connect_time_max, metrics);
-        topology.apply(ranges);
+        topology.apply(ranges, from);
         let keeper = tokio::spawn(keep(Arc::downgrade(&topology), topology.refresh.clone()));
         *topology.keeper.lock() = Some(keeper.abort_handle());
         topology
@@ -249,9 +270,8 @@ impl Topology {
             if let Owners::Each(owners) = &mut state.owners
                 && let Some(owner) = owners.get_mut(slot)
             {
-                *owner = Some(member.clone());
+                *owner = Some(Owner::new(&member));
             }
-            state.newest = Some(member);
         }
         self.rehome();
         self.refresh_soon();
@@ -282,22 +302,35 @@ impl Topology {
         self.changes.send_modify(|changes| *changes += 1);
     }
 
-    /// Takes over what a server says about the slots.
-    fn apply(&self, ranges: &[Range]) {
+    /// Takes over what the server `from` says about the slots.
+    fn apply(&self, ranges: &[Range], from: &Address) {
         let gone = {
-            let mut state = self.state.write();
+            let mut guard = self.state.write();
+            let state = &mut *guard;
+            let Owners::Each(owners) = &mut state.owners else {
+                return;
+            };
+            let mut claims = vec![None; SLOTS];
             let mut members = HashMap::new();
-            let mut owners = vec![None; SLOTS];
             for (first, last, address) in ranges {
                 let member = members.entry(address.clone()).or_insert_with(|| {
                     let known = state.members.get(address).cloned();
                     known.unwrap_or_else(|| self.join(address, None))
                 });
-                for owner in owners.iter_mut().take(last + 1).skip(*first) {
-                    *owner = Some(member.clone());
+                for claim in claims.iter_mut().take(last + 1).skip(*first) {
+                    *claim = Some(member.clone());
                 }
             }
-            state.owners = Owners::Each(owners);
+            for (owner, claim) in owners.iter_mut().zip(claims) {
+                match (&*owner, &claim) {
+                    (Some(known), Some(claim)) if Arc::ptr_eq(&known.member, claim) => {}
+                    (Some(known), _) if known.stays(from) => {
+                        let address = known.member.node.address();
+                        members.insert(address, known.member.clone());
+                    }
+                    _ => *owner = claim.as_ref().map(Owner::new),
+                }
+            }
             std::mem::replace(&mut state.members, members)
         };
         self.choose_plain();
@@ -322,8 +355,7 @@ impl Topology {
 
     /// Asks a server for the slots. Servers that are connected are asked first, then the addresses to begin with.
     async fn read(&self) {
-        let newest = self.state.read().newest.clone();
-        for member in newest.into_iter().chain(self.members()) {
+        for member in self.members() {
             let Link::Up(connection) = member.node.link() else {
                 continue;
             };
@@ -334,14 +366,14 @@ impl Topology {
                     .pop()
                     .and_then(|answer| read_slots(answer, &member.node.address()))
             {
-                return self.apply(&ranges);
+                return self.apply(&ranges, &member.node.address());
             }
         }
         for seed in &self.seeds {
             if let Ok(mut dialed) = dial(seed, &self.login, TOPOLOGY_TIME_MAX).await
                 && let Some(ranges) = ask_slots(&mut dialed, seed).await
             {
-                return self.apply(&ranges);
+                return self.apply(&ranges, seed);
             }
         }
         self.choose_plain();
@@ -372,7 +404,10 @@ impl State {
     fn owner(&self, slot: usize) -> Option<Arc<Member>> {
         match &self.owners {
             Owners::One(owner) => owner.clone(),
-            Owners::Each(owners) => owners.get(slot).cloned().flatten(),
+            Owners::Each(owners) => {
+                let owner = owners.get(slot)?.as_ref()?;
+                Some(owner.member.clone())
+            }
         }
     }
 }
@@ -393,56 +428,4 @@ async fn keep(topology: Weak<Topology>, refresh: Arc<Notify>) {
         }
         tokio::time::sleep(TOPOLOGY_PAUSE).await;
     }
-}
-
-fn slots_question() -> redis::Cmd {
-    let mut question = redis::cmd("CLUSTER");
-    question.arg("SLOTS");
-    question
-}
-
-/// Asks one server for the slots.
-pub(super) async fn ask_slots(dialed: &mut Dialed, address: &Address) -> Option<Vec<Range>> {
-    let question = slots_question();
-    let asked = tokio::time::timeout(TOPOLOGY_TIME_MAX, dialed.ask(&question)).await;
-    read_slots(asked.ok()?.ok()?, address)
-}
-
-/// Reads `CLUSTER SLOTS`: lists of first slot, last slot, master, replicas. None where there is no slot at all.
-fn read_slots(answer: Value, from: &Address) -> Option<Vec<Range>> {
-    let Value::Array(ranges) = answer else {
-        return None;
-    };
-    let mut read = Vec::with_capacity(ranges.len());
-    for range in ranges {
-        let Value::Array(parts) = range else {
-            return None;
-        };
-        let [
-            Value::Int(first),
-            Value::Int(last),
-            Value::Array(master),
-            ..,
-        ] = &parts[..]
-        else {
-            return None;
-        };
-        let [host, Value::Int(port), ..] = &master[..] else {
-            return None;
-        };
-        // A server that does not know its own address means the one that it was reached by.
-        let host = match host {
-            Value::BulkString(host) if !host.is_empty() && host != b"?" => {
-                String::from_utf8_lossy(host).into_owned()
-            }
-            _ => from.host.to_string(),
-        };
-        let address = Address::new(&host, u16::try_from(*port).ok()?);
-        read.push((
-            usize::try_from(*first).ok()?,
-            usize::try_from(*last).ok()?,
-            address,
-        ));
-    }
-    (!read.is_empty()).then_some(read)
 }

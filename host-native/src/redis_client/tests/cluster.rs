@@ -73,6 +73,10 @@ async fn calls_and_channels_find_their_servers_while_slots_move() {
     commands.cmd("GET").arg("{a}new");
     let values = client.pipeline(slot, commands).await.expect("done");
     assert_eq!(values, [Value::Okay, Value::BulkString(b"1".to_vec())]);
+    // So is a script, which that server does not have.
+    static ADD: Script = Script::new("return redis.call('INCRBY', KEYS[1], ARGV[1])");
+    let added = client.script(slot, &ADD, &[b"{a}other"], &[b"5"]).await;
+    assert_eq!(added.expect("done"), Value::Int(5));
     let moving = cluster.clone();
     tokio::task::spawn_blocking(move || moving.end_move(slot, to))
         .await
@@ -91,7 +95,6 @@ async fn calls_and_channels_find_their_servers_while_slots_move() {
         hearing.expect(message("two")).await;
     }
 
-    static ADD: Script = Script::new("return redis.call('INCRBY', KEYS[1], ARGV[1])");
     for key in ["x", "y", "z"] {
         let slot = Slot::of(key.as_bytes());
         let added = client.script(slot, &ADD, &[key.as_bytes()], &[b"5"]).await;

@@ -22,6 +22,13 @@ async fn the_master_is_found_again_after_a_failover() {
         assert!(begin.elapsed() < WAIT_MAX);
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+    let mistaken = RedisOptions {
+        nodes: vec![sentinel.url()],
+        ..RedisOptions::default()
+    };
+    let failed = RedisClient::connect(mistaken, Metrics::default().into()).await;
+    let text = failed.err().expect("it keeps no data").to_string();
+    assert!(text.contains("it is a sentinel"), "{text}");
     let options = RedisOptions {
         nodes: vec![sentinel.url()],
         mode: RedisMode::Sentinel {
