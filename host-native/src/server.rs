@@ -21,7 +21,7 @@ use readings::Sources;
 
 use crate::admin;
 use crate::cluster::{Cluster, JoinError};
-use crate::config::{AdminConfig, Config, RedisLayout, StoreConfig};
+use crate::config::{AdminConfig, Config, StoreConfig};
 use crate::door::{accept_subscribers, accept_workers};
 use crate::feed::{Follower, Interest};
 use crate::redis_client::RedisStartError;
