@@ -114,16 +114,7 @@ impl Lines {
             if self.queue_commands_max <= state.waiting.len()
                 || (self.queue_bytes_max < bytes && !state.waiting.is_empty())
             {
-                let error = StoreError::new(
-                    StoreErrorCause::Behind,
-                    format!(
-                        "{} commands of {} bytes wait for Redis in this group, which is the limit (queue_commands_max {}, queue_bytes_max {})",
-                        state.waiting.len(),
-                        state.waiting_bytes,
-                        self.queue_commands_max,
-                        self.queue_bytes_max
-                    ),
-                );
+                let error = self.behind(&state);
                 return Err(Box::new((pending, error)));
             }
             state.waiting_bytes = bytes;
@@ -132,6 +123,31 @@ impl Lines {
             drop(state);
             return Ok(is_first.then_some(line));
         }
+    }
+
+    /// Whether a read can wait in a group.
+    pub(super) fn check_read(&self, group: GroupRef<'_>) -> Result<(), StoreError> {
+        let Some(line) = self.shard(group).lock().get(&group).cloned() else {
+            return Ok(());
+        };
+        let state = line.state.lock();
+        if self.queue_commands_max <= state.waiting.len() {
+            return Err(self.behind(&state));
+        }
+        Ok(())
+    }
+
+    fn behind(&self, state: &LineState) -> StoreError {
+        StoreError::new(
+            StoreErrorCause::Behind,
+            format!(
+                "{} calls of {} bytes wait for Redis in this group, which is the limit (queue_commands_max {}, queue_bytes_max {})",
+                state.waiting.len(),
+                state.waiting_bytes,
+                self.queue_commands_max,
+                self.queue_bytes_max
+            ),
+        )
     }
 
     /// Queues a read behind the commands that wait in its group. Gives it back if there are none.

@@ -277,6 +277,9 @@ impl Shared {
         T: Send + 'static,
         F: Future<Output = Result<T, StoreError>> + Send + 'static,
     {
+        if let Err(error) = self.lines.check_read(group) {
+            return done(Err(error));
+        }
         let read = read(self.clone(), self.keys.group(group));
         let reading: BoxFuture<'static, ()> = Box::pin(async move { done(read.await) });
         if let Some(reading) = self.lines.push_read(group, reading) {
