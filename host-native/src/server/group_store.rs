@@ -144,7 +144,7 @@ impl GroupStore {
             Self::Compatible { .. } => {}
             // It forgets by itself, and keeps what is watched.
             Self::Redis { store, .. } => {
-                drop(background.spawn(async move { store.run_watching().await }))
+                background.spawn(async move { store.run_watching().await });
             }
         }
     }
