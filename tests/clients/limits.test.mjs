@@ -4,6 +4,7 @@ import { randomUUID } from 'node:crypto';
 import { connect } from 'node:net';
 import { after, test } from 'node:test';
 import { deferred, Record, rejection, settled, startServer, unique, upgrade } from './harness.mjs';
+import { until } from './redis.mjs';
 
 const servers = [];
 after(async () => { for (const server of servers) await server.stop(); });
@@ -149,6 +150,8 @@ test('a subscriber that does not read but keeps sending gives its place up', asy
   const pings = setInterval(() => socket.write(Buffer.from([0x89, 0x80, 0, 0, 0, 0])), 50);
   try {
     const text = 'x'.repeat(64 * 1024);
+    // It joins when the store has let it: nobody sees that.
+    await until(async () => (await server.metrics())['iii_stream_subscriptions'] === 1, 'the deaf subscriber to have joined');
     for (let n = 0; n < 400; n += 1) peer.void('stream::set', { stream_name: 'limits', group_id: 'deaf', item_id: 'i', data: { n, text } });
     await peer.settled();
     await server.within(closed.promise, 'the deaf subscriber to be dropped');
