@@ -10,7 +10,7 @@ use std::sync::Arc;
 pub type InstanceId = Arc<str>;
 
 /// What an instance says with each heartbeat.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Row {
     /// When it beat, by the clock of Redis.
     pub(super) beat_ms: u64,

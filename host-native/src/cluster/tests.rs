@@ -234,7 +234,7 @@ async fn instances_call_each_other_and_guard_each_others_joins() {
         let bindings = a.places.bindings();
         bindings
             .iter()
-            .any(|it| a.places.homes(it) == [b.id.clone()])
+            .any(|it| a.places.homes(it) == std::slice::from_ref(&b.id))
     })
     .await;
     a.triggers.remove_owner(&a.worker);
@@ -257,8 +257,10 @@ async fn instances_call_each_other_and_guard_each_others_joins() {
         "nobody else has it"
     );
     a.cluster.close().await;
-    c.sees("a is gone", |c| c.places.instances() == [b.id.clone()])
-        .await;
+    c.sees("a is gone", |c| {
+        c.places.instances() == std::slice::from_ref(&b.id)
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -380,7 +382,11 @@ async fn who_was_cut_off_comes_back_with_all_it_has() {
         !holding.0.lock()[0].is_wanted()
     })
     .await;
-    assert_eq!(a.places.instances(), [b.id.clone()], "it cannot know");
+    assert_eq!(
+        a.places.instances(),
+        std::slice::from_ref(&b.id),
+        "it cannot know"
+    );
     a.has("later", echo());
     cable.mend();
     b.sees_function("later").await;

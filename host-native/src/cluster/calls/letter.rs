@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 
 use iii_stream_core::fields::{FieldError, Fields};
+use iii_stream_core::raw::Raw;
 use iii_stream_core::text::push_string;
 
 use crate::engine::{Call, CallResult, Failure, Output};
@@ -250,7 +251,7 @@ pub(super) fn read_letter(text: &str) -> Result<Letter<'_>, FieldError> {
             is_void: fields.optional_bool(8)?.unwrap_or(false),
             function_id: fields.string(2)?,
             data: fields.required(3)?.get(),
-            metadata: fields.raw(4).map(|raw| raw.get()),
+            metadata: fields.raw(4).map(Raw::get),
             traceparent: fields.optional_string(5)?,
             baggage: fields.optional_string(6)?,
             caller: fields.optional_string(7)?,
