@@ -2,11 +2,13 @@
 
 mod drain;
 mod group_store;
+mod joining;
 mod parts;
 mod readings;
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use iii_stream_core::GroupRef;
@@ -18,6 +20,7 @@ use parts::{Parts, announce_functions};
 use readings::Sources;
 
 use crate::admin;
+use crate::cluster::{Cluster, JoinError};
 use crate::config::{AdminConfig, Config, StoreConfig};
 use crate::door::{accept_subscribers, accept_workers};
 use crate::feed::{Follower, Interest};
@@ -46,6 +49,9 @@ pub enum StartError {
     /// Redis cannot be used.
     #[error("{0}")]
     Redis(#[from] RedisStartError),
+    /// Other servers on the same Redis cannot be told of this one.
+    #[error("{0}")]
+    Cluster(#[from] JoinError),
     /// A store that this version does not have.
     #[error(
         "the adapter `{name}` is not built in: use `kv` with `store_method: file_based` or `in_memory`, or `redis`"
@@ -69,6 +75,8 @@ pub struct Server {
     admin_listener: Option<TcpListener>,
     drain_window: Duration,
     parts: Parts,
+    /// `None` where the groups are not in Redis.
+    cluster: Option<Arc<Cluster>>,
 }
 
 impl Server {
@@ -87,12 +95,18 @@ impl Server {
         )
         .await?;
         let admin_listener = listen_admin(&config.admin).await?;
+        let parts = Parts::new(config).await?;
+        // Before anybody is let in: auth functions and guards may be those of other servers.
+        let address = workers_listener.local_addr();
+        let address = address.map_or_else(|_| config.workers.host.clone(), |it| it.to_string());
+        let cluster = joining::join(config, &parts, address).await?;
         Ok(Self {
             workers_listener,
             subscribers_listener,
             admin_listener,
             drain_window: config.drain_window,
-            parts: Parts::new(config).await?,
+            parts,
+            cluster,
         })
     }
 
@@ -128,6 +142,7 @@ impl Server {
             admin_listener,
             drain_window,
             parts,
+            cluster,
         } = self;
         let Sources {
             lifecycle,
@@ -167,13 +182,22 @@ impl Server {
         ));
         stop.await;
         lifecycle.begin_draining();
+        if let Some(cluster) = &cluster {
+            cluster.leave().await;
+        }
         doors.shutdown().await;
+        if let Some(triggers) = &parts.stream_triggers {
+            triggers.leave(drain::ANSWERS_TIME_MAX).await;
+        }
         let peers = Peers {
             subscribers,
             workers,
             waiting,
         };
         drain::drain(peers, drain_window).await;
+        if let Some(cluster) = cluster {
+            cluster.close().await;
+        }
         // The admin listener is the last to end, so that a stop can be watched.
         background.shutdown().await;
         for store in [store, &parts.state_store] {

@@ -230,6 +230,13 @@ impl Registry {
         functions
     }
 
+    /// How many functions the server itself has registered.
+    pub fn builtin_len(&self) -> usize {
+        let functions = self.functions.read();
+        let owners = functions.values().map(|entry| &entry.owner);
+        owners.filter(|owner| **owner == self.server).count()
+    }
+
     fn own_list(&self, is_wanted: impl Fn(&OwnerId) -> bool) -> Vec<FunctionInfo> {
         let functions = self.functions.read();
         let wanted = functions

@@ -1,9 +1,11 @@
 //! Functions, trigger types, bindings and workers as JSON, from the tables that hold them.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
+use crate::cluster::{Places, WorkerCard};
 use crate::engine::{Binding, FunctionInfo, OwnerId, Registry, Triggers, TypeInfo};
 use crate::worker::{Profile, WorkerInfo, Workers};
 
@@ -13,32 +15,101 @@ const SUMMARY_CHARS_MAX: usize = 80;
 /// The namespace of everything that has no other label.
 const DEFAULT_NAMESPACE: &str = "default";
 
+/// What the server itself is called among the workers.
+pub(super) const SERVER_NAME: &str = "iii-stream";
+
 /// What there is, as it is shown to whoever asks.
 pub struct Directory {
     pub(super) registry: Arc<Registry>,
     pub(super) triggers: Arc<Triggers>,
     pub(super) workers: Arc<Workers>,
+    places: Arc<Places>,
 }
 
 /// The workers at one moment, to name owners by.
 pub(super) struct Owners {
     workers: Vec<WorkerInfo>,
+    /// Those of other instances, and these instances themselves.
+    elsewhere: Vec<WorkerCard>,
 }
 
 impl Directory {
-    /// Reads these tables.
-    pub fn new(registry: Arc<Registry>, triggers: Arc<Triggers>, workers: Arc<Workers>) -> Self {
+    /// Reads these tables, and in `places` what other instances have.
+    pub fn new(
+        registry: Arc<Registry>,
+        triggers: Arc<Triggers>,
+        workers: Arc<Workers>,
+        places: Arc<Places>,
+    ) -> Self {
         Self {
             registry,
             triggers,
             workers,
+            places,
         }
+    }
+
+    /// What other instances have: to be filled by whoever knows them.
+    pub fn places(&self) -> &Arc<Places> {
+        &self.places
+    }
+
+    /// The functions of this instance.
+    pub fn registry(&self) -> &Arc<Registry> {
+        &self.registry
+    }
+
+    /// The bindings of this instance.
+    pub fn triggers(&self) -> &Arc<Triggers> {
+        &self.triggers
+    }
+
+    /// The workers of this instance.
+    pub fn workers(&self) -> &Arc<Workers> {
+        &self.workers
+    }
+
+    /// What other instances are told of the workers of this one, and of this one itself.
+    pub fn worker_cards(&self) -> Vec<WorkerCard> {
+        let functions = self.registry.list_of_workers();
+        let mut counts = HashMap::<&str, usize>::new();
+        for function in &functions {
+            *counts.entry(&function.owner).or_default() += 1;
+        }
+        let cards = self.workers.list().into_iter().map(|info| {
+            let mut shown = worker(&info, counts.get(&*info.id).copied().unwrap_or_default());
+            // It changes all the time.
+            put(&mut shown, "active_invocations", Some(Value::Null));
+            WorkerCard {
+                id: info.id,
+                name: info.profile.name,
+                namespace: info.profile.namespace,
+                shown: shown.to_string(),
+            }
+        });
+        let id = self.registry.server().clone();
+        let own = WorkerCard {
+            shown: server(&id, self.registry.builtin_len()).to_string(),
+            id,
+            name: Some(SERVER_NAME.to_owned()),
+            namespace: None,
+        };
+        cards.chain([own]).collect()
     }
 
     pub(super) fn owners(&self) -> Owners {
         Owners {
             workers: self.workers.list(),
+            elsewhere: self.places.workers(),
         }
+    }
+
+    /// All bindings, those of this instance first where ids are the same, sorted by id.
+    pub(super) fn bindings(&self) -> Vec<Arc<Binding>> {
+        let mut bindings = self.triggers.bindings();
+        bindings.extend(self.places.bindings());
+        bindings.sort_by(|a, b| a.id.cmp(&b.id));
+        bindings
     }
 
     /// What `engine::functions-available` tells. Shape: `{"event":"functions_changed","functions":[…]}`.
@@ -56,7 +127,7 @@ impl Directory {
 
     /// The bindings that call a function. Shape: `[{"id","trigger_type","config"}]`.
     pub(super) fn bindings_of(&self, function_id: &str) -> Vec<Value> {
-        let bindings = self.triggers.bindings();
+        let bindings = self.bindings();
         let own = bindings
             .iter()
             .filter(|binding| *binding.function_id == *function_id);
@@ -72,23 +143,30 @@ impl Owners {
         &self.workers
     }
 
-    fn find(&self, owner: &OwnerId) -> Option<&WorkerInfo> {
-        self.workers.iter().find(|worker| worker.id == *owner)
+    pub(super) fn elsewhere(&self) -> &[WorkerCard] {
+        &self.elsewhere
+    }
+
+    /// What the owner of something says of itself: its name and its label.
+    fn find(&self, owner: &OwnerId) -> Option<(Option<&String>, Option<&String>)> {
+        let own = self.workers.iter().find(|worker| worker.id == *owner);
+        let own = own.map(|it| (it.profile.name.as_ref(), it.profile.namespace.as_ref()));
+        own.or_else(|| {
+            let other = self.elsewhere.iter().find(|worker| worker.id == *owner)?;
+            Some((other.name.as_ref(), other.namespace.as_ref()))
+        })
     }
 
     /// The name of the worker that owns something; of one without a name, the first part of the thing's id.
     pub(super) fn worker_name(&self, owner: &OwnerId, id: &str) -> String {
-        let name = self
-            .find(owner)
-            .and_then(|worker| worker.profile.name.clone());
-        name.unwrap_or_else(|| id.split("::").next().unwrap_or(id).to_owned())
+        let name = self.find(owner).and_then(|(name, _)| name);
+        let first_part = || id.split("::").next().unwrap_or(id).to_owned();
+        name.map_or_else(first_part, String::clone)
     }
 
     pub(super) fn namespace(&self, owner: &OwnerId) -> String {
-        let label = self
-            .find(owner)
-            .and_then(|worker| worker.profile.namespace.clone());
-        label.unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned())
+        let label = self.find(owner).and_then(|(_, label)| label);
+        label.map_or_else(|| DEFAULT_NAMESPACE.to_owned(), String::clone)
     }
 
     /// Shape: `{"function_id","namespace","worker_name","description"?,"metadata"?}`.
@@ -176,7 +254,7 @@ pub(super) fn worker(info: &WorkerInfo, function_count: usize) -> Value {
 pub(super) fn server(id: &str, function_count: usize) -> Value {
     json!({
         "id": id,
-        "name": "iii-stream",
+        "name": SERVER_NAME,
         "namespace": DEFAULT_NAMESPACE,
         "description": "streams, triggers and this directory",
         "version": env!("CARGO_PKG_VERSION"),

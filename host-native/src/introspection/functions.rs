@@ -5,7 +5,9 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::directory::{Directory, fields, is_internal, parsed, put, server, summary, worker};
+use super::directory::{
+    Directory, SERVER_NAME, fields, is_internal, parsed, put, server, summary, worker,
+};
 use crate::engine::{
     Binding, Call, CallResult, Failure, FunctionInfo, Immediate, Output, Registry,
 };
@@ -231,7 +233,11 @@ fn all_workers(directory: &Directory) -> Vec<Value> {
         .iter()
         .map(|info| worker(info, count(&info.id)));
     let own = directory.registry.server();
-    connected.chain([server(own, count(own))]).collect()
+    let elsewhere = owners.elsewhere().iter().map(|card| parsed(&card.shown));
+    connected
+        .chain([server(own, count(own))])
+        .chain(elsewhere)
+        .collect()
 }
 
 fn workers_info(directory: &Directory, input: &Input<'_>) -> Result<Value, Failure> {
@@ -253,7 +259,7 @@ fn workers_info(directory: &Directory, input: &Input<'_>) -> Result<Value, Failu
             put(&mut entry, "pid", info.profile.pid.as_deref().map(parsed));
             (&info.id, entry)
         }
-        None if name == "iii-stream" => (
+        None if name == SERVER_NAME => (
             own,
             server(
                 own,
@@ -263,7 +269,13 @@ fn workers_info(directory: &Directory, input: &Input<'_>) -> Result<Value, Failu
                     .count(),
             ),
         ),
-        None => return Err(input.not_found(&format!("worker '{name}'"))),
+        None => {
+            let mut cards = owners.elsewhere().iter();
+            let card = cards
+                .find(|card| card.name.as_deref() == Some(name))
+                .ok_or_else(|| input.not_found(&format!("worker '{name}'")))?;
+            (&card.id, parsed(&card.shown))
+        }
     };
     put(&mut entry, "internal", Some((owner == own).into()));
     let own_functions: Vec<_> = functions
@@ -277,7 +289,7 @@ fn workers_info(directory: &Directory, input: &Input<'_>) -> Result<Value, Failu
         .filter(|info| info.owner == *owner)
         .map(|info| owners.trigger_type(info))
         .collect();
-    let bindings = directory.triggers.bindings();
+    let bindings = directory.bindings();
     let own_bindings: Vec<_> = bindings
         .iter()
         .filter(|binding| binding.owner == *owner)
@@ -335,7 +347,7 @@ fn registered_triggers_list(directory: &Directory, input: &Input<'_>) -> Result<
     let worker = input.text("worker")?;
     let with_internal = input.flag("include_internal")?;
     let mut rows = Vec::new();
-    for binding in directory.triggers.bindings() {
+    for binding in directory.bindings() {
         let is_wanted = trigger_type.is_none_or(|id| *id == *binding.trigger_type)
             && function_id.is_none_or(|id| *id == *binding.function_id)
             && worker.is_none_or(|name| {
@@ -357,7 +369,7 @@ fn registered_triggers_list(directory: &Directory, input: &Input<'_>) -> Result<
 
 fn registered_triggers_info(directory: &Directory, input: &Input<'_>) -> Result<Value, Failure> {
     let id = input.required("id")?;
-    let bindings = directory.triggers.bindings();
+    let bindings = directory.bindings();
     let binding = bindings
         .iter()
         .find(|binding| *binding.id == *id)

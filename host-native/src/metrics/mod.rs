@@ -79,11 +79,6 @@ metrics! {
         trigger_calls_lost: Counter = "iii_stream_trigger_calls_lost_total", "trigger calls lost because too many waited (trigger_queue_max)";
         stream_trigger_changes_lost: Counter = "iii_stream_trigger_changes_lost_total", "changes that stream triggers on Redis missed as the group's history did not reach back to them";
 
-        cluster_instances: Gauge = "iii_stream_cluster_instances", "instances that share one Redis and are alive, with this one; 0 without Redis";
-        cluster_calls: Arc<Outcomes> = "iii_stream_cluster_calls_total", "calls of functions of other instances that ended; outcome is ok or the error code";
-        cluster_calls_in_flight: Gauge = "iii_stream_cluster_calls_in_flight", "calls of functions of other instances that are not answered yet";
-        cluster_call_seconds: Arc<Histogram<TimeBuckets>> = "iii_stream_cluster_call_seconds", "time from a call of a function of another instance to its answer";
-        cluster_calls_received: Counter = "iii_stream_cluster_calls_received_total", "calls that other instances asked this one for";
         redis_calls: By<RedisOutcome, Counter> = "iii_stream_redis_calls_total", "calls to Redis that ended, by outcome; a script or a pipeline is one call";
         redis_calls_in_flight: Gauge = "iii_stream_redis_calls_in_flight", "calls to Redis that wait for their answer, or to be sent";
         redis_call_seconds: Histogram<TimeBuckets> = "iii_stream_redis_call_seconds", "time from a call to Redis to its end, with all attempts";
@@ -96,6 +91,11 @@ metrics! {
         redis_frames_unreadable: Counter = "iii_stream_redis_frames_unreadable_total", "with layout: compatible, messages of the channel stream::events that are no changes and were left out";
         redis_items_unreadable: Counter = "iii_stream_redis_items_unreadable_total", "with layout: compatible, items left out of lists and syncs because their text in Redis is no JSON value";
 
+        cluster_instances: Gauge = "iii_stream_cluster_instances", "instances that share one Redis and are alive, with this one; 0 without Redis";
+        cluster_calls: Arc<Outcomes> = "iii_stream_cluster_calls_total", "calls of functions of other instances that ended; outcome is ok or the error code";
+        cluster_calls_in_flight: Gauge = "iii_stream_cluster_calls_in_flight", "calls of functions of other instances that are not answered yet";
+        cluster_call_seconds: Arc<Histogram<TimeBuckets>> = "iii_stream_cluster_call_seconds", "time from a call of a function of another instance to its answer";
+        cluster_calls_received: Counter = "iii_stream_cluster_calls_received_total", "calls that other instances asked this one for";
     }
 }
 

@@ -143,7 +143,7 @@ fn echo(who: &'static str) -> impl Function {
         Ok(Output::Json(format!(
             r#"["{who}",{},{},"{}"]"#,
             call.data,
-            call.metadata.unwrap_or("-"),
+            call.metadata.unwrap_or("null"),
             call.caller.unwrap_or("-"),
         )))
     })
