@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::course::Place;
-use super::pursuit::{Cursor, Delta, Found, From, HandOver, Numbered, Read};
+use super::pursuit::{Cursor, Delta, Found, From, HandOver, Numbered, Pursuit, Read};
 use super::tenure::{Answer, Hold, LeaseTimes, Tenure, Turn};
 
 /// The times of a lease where steps take a millisecond.
@@ -405,7 +405,7 @@ impl World {
                 .tenure
                 .pursuit
                 .as_mut()
-                .and_then(|p| p.next_hand_over())
+                .and_then(Pursuit::next_hand_over)
         {
             home.lane.push_back(next);
         }
