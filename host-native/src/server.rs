@@ -186,6 +186,9 @@ impl Server {
             cluster.leave().await;
         }
         doors.shutdown().await;
+        if let Some(triggers) = &parts.stream_triggers {
+            triggers.leave(drain::ANSWERS_TIME_MAX).await;
+        }
         let peers = Peers {
             subscribers,
             workers,

@@ -149,8 +149,7 @@ impl Follower for StreamTriggers {
 }
 
 impl StreamTriggers {
-    /// Whether there are triggers on a stream.
-    pub fn has(&self, stream: &str) -> bool {
+    fn has(&self, stream: &str) -> bool {
         self.by_stream.read().contains_key(stream)
     }
 

@@ -34,13 +34,18 @@ pub(super) struct Owners {
 }
 
 impl Directory {
-    /// Reads these tables, and what other instances have, of which it knows none yet.
-    pub fn new(registry: Arc<Registry>, triggers: Arc<Triggers>, workers: Arc<Workers>) -> Self {
+    /// Reads these tables, and in `places` what other instances have.
+    pub fn new(
+        registry: Arc<Registry>,
+        triggers: Arc<Triggers>,
+        workers: Arc<Workers>,
+        places: Arc<Places>,
+    ) -> Self {
         Self {
             registry,
             triggers,
             workers,
-            places: Arc::default(),
+            places,
         }
     }
 

@@ -17,7 +17,7 @@ const CLOSE_INTERVAL_MAX: Duration = Duration::from_millis(1);
 const HANDSHAKES_TIME_MAX: Duration = Duration::from_millis(1_500);
 
 /// How long workers have to answer what they were asked.
-const ANSWERS_TIME_MAX: Duration = Duration::from_secs(6);
+pub(super) const ANSWERS_TIME_MAX: Duration = Duration::from_secs(6);
 
 /// How often it is looked at whether a step of a stop is done.
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);

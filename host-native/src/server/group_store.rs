@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::StartError;
 use crate::config::{Bounds, RedisConfig, RedisLayout, StoreConfig};
-use crate::engine::{StateTriggers, StreamTriggers};
+use crate::engine::StateTriggers;
 use crate::feed::Feed;
 use crate::hub::Audience;
 use crate::metrics::{Histogram, Metrics, TimeBuckets};
@@ -110,6 +110,14 @@ impl GroupStore {
             Self::Memory(_) | Self::File(_) => None,
             Self::Redis { store, .. } => Some(store.clone()),
             Self::Compatible { store, .. } => Some(store.clone()),
+        }
+    }
+
+    /// The store that is shared with other servers in the layout of this one, and the way to it.
+    pub(super) fn redis(&self) -> Option<(Arc<RedisClient>, Arc<RedisStore>)> {
+        match self {
+            Self::Redis { store, client } => Some((client.clone(), store.clone())),
+            _ => None,
         }
     }
 
@@ -232,12 +240,6 @@ impl Audience for CompatibleStore {
 
     fn went(&self, group: &GroupKey) {
         self.unwatch(group);
-    }
-}
-
-impl Triggered for StreamTriggers {
-    fn is_triggered(&self, stream: &str) -> bool {
-        self.has(stream)
     }
 }
 

@@ -10,6 +10,8 @@ use super::group_store::{GroupStore, Holding, Place};
 use super::readings::Sources;
 use crate::auth::Auth;
 use crate::channel::{self, Channels};
+use crate::cluster::Places;
+use crate::cluster::triggers::{SharedStreamTriggers, StreamTriggerOptions, TriggerKnowledge};
 use crate::config::{Config, RedisLayout, StoreConfig};
 use crate::door::{DoorContext, SubscriberDoor, WorkerDoor};
 use crate::engine::{
@@ -36,6 +38,8 @@ pub(super) struct Parts {
     pub(super) registry: Arc<Registry>,
     pub(super) directory: Arc<Directory>,
     pub(super) functions_available: Arc<Notices>,
+    /// Where several servers share them.
+    pub(super) stream_triggers: Option<Arc<SharedStreamTriggers>>,
     pub(super) worker_door: WorkerDoor,
     pub(super) subscriber_door: SubscriberDoor,
     pub(super) sources: Arc<Sources>,
@@ -56,7 +60,9 @@ impl Parts {
         let server_id = Uuid::new_v4().to_string();
         let registry = Arc::new(Registry::new(server_id.into(), metrics.clone()));
         let waiting = Waiting::default();
-        let events = Events::new(config, &registry, &waiting, &metrics);
+        let mut events = Events::new(config, &registry, &waiting, &metrics);
+        let places = Arc::<Places>::default();
+        let knowledge = Arc::new(TriggerKnowledge::new(places.clone()));
         let is_compatible = matches!(
             &config.store,
             StoreConfig::Redis(redis) if redis.layout == RedisLayout::Compatible
@@ -85,9 +91,25 @@ impl Parts {
             Holding::Streams {
                 feed: feed.clone(),
                 commits,
-                triggers: events.stream.clone(),
+                triggers: knowledge.clone(),
             },
         )?;
+        if let (StoreConfig::Redis(redis), Some((client, store))) = (&config.store, store.redis()) {
+            let options = StreamTriggerOptions {
+                prefix: redis.key_prefix.clone(),
+                heartbeat: redis.heartbeat,
+                lease: redis.instance_gone_time,
+                resume: redis.trigger_resume_time,
+            };
+            events.shared_stream = Some(SharedStreamTriggers::new(
+                events.lanes.clone(),
+                client,
+                store,
+                options,
+                knowledge,
+                places.clone(),
+            ));
+        }
         let hub = Arc::new(Hub::new(
             bounds.join_held_max,
             store.audience(),
@@ -128,7 +150,12 @@ impl Parts {
             "engine::workers::register",
             Arc::new(Immediate(move |call: &Call<'_>| describing.describe(call))),
         );
-        let directory = Arc::new(Directory::new(registry.clone(), triggers, workers.clone()));
+        let directory = Arc::new(Directory::new(
+            registry.clone(),
+            triggers,
+            workers.clone(),
+            places,
+        ));
         introspection::register(&registry, &directory);
         let channels = Arc::new(Channels::default());
         channel::register(&registry, &channels);
@@ -174,6 +201,7 @@ impl Parts {
             registry,
             directory,
             functions_available: events.functions_available,
+            stream_triggers: events.shared_stream,
             worker_door,
             subscriber_door,
             sources,
@@ -194,7 +222,10 @@ fn auth(config: &Config, registry: &Arc<Registry>) -> Arc<Auth> {
 
 /// The trigger types of this server.
 struct Events {
+    lanes: LaneContext,
     stream: Arc<StreamTriggers>,
+    /// In place of `stream` where several servers share the groups.
+    shared_stream: Option<Arc<SharedStreamTriggers>>,
     join: Arc<JoinTriggers>,
     leave: Arc<LeaveTriggers>,
     state: Arc<StateTriggers>,
@@ -228,19 +259,21 @@ impl Events {
             leave: Arc::new(LeaveTriggers::new(lanes.clone())),
             state: Arc::new(StateTriggers::new(lanes.clone())),
             workers_available: Arc::new(Notices::new(lanes.clone())),
-            functions_available: Arc::new(Notices::new(lanes)),
+            functions_available: Arc::new(Notices::new(lanes.clone())),
+            shared_stream: None,
+            lanes,
         }
     }
 
     /// The table of triggers, with these types.
     fn register(&self, registry: &Arc<Registry>) -> Arc<Triggers> {
         let triggers = Arc::new(Triggers::new(registry.server().clone()));
+        let stream: Arc<dyn TriggerType> = match &self.shared_stream {
+            Some(shared) => shared.clone(),
+            None => self.stream.clone(),
+        };
         let types: [(&str, &str, Arc<dyn TriggerType>); 6] = [
-            (
-                "stream",
-                "an item was created, updated or deleted",
-                self.stream.clone(),
-            ),
+            ("stream", "an item was created, updated or deleted", stream),
             (
                 "stream:join",
                 "a subscription begins; may refuse it",

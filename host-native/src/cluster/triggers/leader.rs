@@ -397,7 +397,7 @@ impl Leader {
         match came {
             Came::Held(hold, _, None) => state.tenure.failed(hold, now),
             Came::Held(hold, asked_at, Some(answer)) => {
-                let turn = state.tenure.answered(hold, asked_at, now, answer);
+                let turn = state.tenure.answered(&hold, asked_at, now, answer);
                 let until = self.instant(state.tenure.until());
                 match turn {
                     Turn::None => state.gate.extend(until),
@@ -464,34 +464,41 @@ impl Leader {
         if term == 0 {
             return;
         }
-        while !forgets {
-            let (delta, fresh_ms) = {
-                let mut state = self.state.lock();
-                let Some(pursuit) = &mut state.tenure.pursuit else {
-                    return;
-                };
-                (pursuit.delta(), 0)
-            };
-            let has_more = delta.has_more;
-            let hold = Hold {
-                term,
-                fresh_ms,
-                delta,
-            };
-            match self.shared.ground.hold(&self.identity, &hold).await {
-                Some(Answer::Renewed) if has_more => {}
-                Some(Answer::Renewed) => break,
-                // Another one leads, or Redis is away: the lease ends by itself, and the cursor is an older one.
-                _ => {
-                    tracing::warn!(trigger = %self.identity, "a stream trigger was given up without its last place: what was just called may be called again");
-                    return;
-                }
-            }
+        if !forgets && !self.write_all(term).await {
+            // Another one leads, or Redis is away: the lease ends by itself, and the cursor is an older one.
+            tracing::warn!(trigger = %self.identity, "a stream trigger was given up without its last place: what was just called may be called again");
+            return;
         }
         self.shared
             .ground
             .release(&self.identity, term, forgets)
             .await;
+    }
+
+    /// Writes all that is new in the cursor. Whether it is written.
+    async fn write_all(&self, term: u64) -> bool {
+        loop {
+            let delta = {
+                let mut state = self.state.lock();
+                let Some(pursuit) = &mut state.tenure.pursuit else {
+                    return false;
+                };
+                pursuit.delta()
+            };
+            let has_more = delta.has_more;
+            let hold = Hold {
+                term,
+                fresh_ms: 0,
+                delta,
+            };
+            let answer = self.shared.ground.hold(&self.identity, &hold).await;
+            if !matches!(answer, Some(Answer::Renewed)) {
+                return false;
+            }
+            if !has_more {
+                return true;
+            }
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::course::Place;
-use super::pursuit::{Cursor, Delta, Found, From, HandOver, Numbered, Read};
+use super::pursuit::{Cursor, Delta, Found, From, HandOver, Numbered, Pursuit, Read};
 use super::tenure::{Answer, Hold, LeaseTimes, Tenure, Turn};
 
 /// The times of a lease where steps take a millisecond.
@@ -316,11 +316,9 @@ impl World {
                 self.homes.remove(index);
                 self.add_home();
             }
-            1 if self.faults.drains => {
-                if !self.homes.iter().any(|home| home.is_leaving) {
-                    self.homes[index].is_leaving = true;
-                    self.add_home();
-                }
+            1 if self.faults.drains && !self.homes.iter().any(|home| home.is_leaving) => {
+                self.homes[index].is_leaving = true;
+                self.add_home();
             }
             2 if self.faults.losses => {
                 let home = &mut self.homes[index];
@@ -407,7 +405,7 @@ impl World {
                 .tenure
                 .pursuit
                 .as_mut()
-                .and_then(|p| p.next_hand_over())
+                .and_then(Pursuit::next_hand_over)
         {
             home.lane.push_back(next);
         }
@@ -506,7 +504,7 @@ impl Home {
     fn take(&mut self, answer: Answered, now: u64) {
         match answer {
             Answered::Hold(hold, asked_at, answer) => {
-                match self.tenure.answered(hold, asked_at, now, answer) {
+                match self.tenure.answered(&hold, asked_at, now, answer) {
                     Turn::None => {}
                     Turn::Began => {
                         self.answers.clear();

@@ -97,11 +97,6 @@ impl<C: Numbered> Tenure<C> {
         }
     }
 
-    /// The cursor is to be written soon: it has grown.
-    pub(super) fn hurry(&mut self, now: u64) {
-        self.ask_at = self.ask_at.min(now);
-    }
-
     /// The call that is due. It must be answered by [`Tenure::answered`] or [`Tenure::failed`].
     pub(super) fn ask(&mut self, now: u64, redis_ms: u64) -> Option<Hold> {
         if self.is_asking || now < self.ask_at {
@@ -129,7 +124,13 @@ impl<C: Numbered> Tenure<C> {
     }
 
     /// Takes the answer to a call that was made at `asked_at`.
-    pub(super) fn answered(&mut self, hold: Hold, asked_at: u64, now: u64, answer: Answer) -> Turn {
+    pub(super) fn answered(
+        &mut self,
+        hold: &Hold,
+        asked_at: u64,
+        now: u64,
+        answer: Answer,
+    ) -> Turn {
         self.is_asking = false;
         let fresh = self.fresh.take();
         if let Answer::Taken { left_ms } = answer {
