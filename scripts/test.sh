@@ -138,7 +138,7 @@ for suite in "${suites[@]}"; do
       elif ! find_program redis-server >/dev/null; then
         skip redis "no redis-server; run: make setup (or: apt-get install redis-server)"
       else
-        run redis npm --prefix tests/clients run test:redis
+        CHROMIUM=${CHROMIUM:-$chromium} run redis npm --prefix tests/clients run test:redis
       fi
       ;;
     rust-sdk)
