@@ -6,7 +6,7 @@
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-all_suites=(core host vectors parity coverage wasm-node wasm-chromium pkg clients rust-sdk links)
+all_suites=(core host vectors parity coverage wasm-node wasm-chromium pkg clients redis rust-sdk links)
 suites=("${@:-${all_suites[@]}}")
 [ $# -gt 0 ] || suites=("${all_suites[@]}")
 for suite in "${suites[@]}"; do
@@ -93,9 +93,9 @@ find_program() {
 chromium=$(find_program chromium chromium-browser google-chrome)
 chromedriver=$(find_program chromedriver)
 
-if wants vectors parity pkg clients; then prepare "build wasm" scripts/wasm.sh; fi
-if wants pkg clients; then prepare "build package" npm --prefix pkg run build; fi
-if wants clients rust-sdk pkg; then prepare "build server" cargo build --locked -p iii-stream -p iii-stream-bench; fi
+if wants vectors parity pkg clients redis; then prepare "build wasm" scripts/wasm.sh; fi
+if wants pkg clients redis; then prepare "build package" npm --prefix pkg run build; fi
+if wants clients redis rust-sdk pkg; then prepare "build server" cargo build --locked -p iii-stream -p iii-stream-bench; fi
 if wants wasm-node wasm-chromium; then prepare "build wasm tool" cargo build --locked -p iii-stream-wasm-tool; fi
 
 for suite in "${suites[@]}"; do
@@ -128,6 +128,17 @@ for suite in "${suites[@]}"; do
         skip clients "there is no server to test"
       else
         CHROMIUM=${CHROMIUM:-$chromium} run clients npm --prefix tests/clients test
+      fi
+      ;;
+    redis)
+      if [ ! -d tests/clients/node_modules ]; then
+        skip redis "tests/clients/node_modules is missing; run: make setup"
+      elif [ ! -x "$III_STREAM_BIN" ]; then
+        skip redis "there is no server to test"
+      elif ! find_program redis-server >/dev/null; then
+        skip redis "no redis-server; run: make setup (or: apt-get install redis-server)"
+      else
+        CHROMIUM=${CHROMIUM:-$chromium} run redis npm --prefix tests/clients run test:redis
       fi
       ;;
     rust-sdk)
