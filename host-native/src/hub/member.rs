@@ -3,7 +3,8 @@
 //! A member is in one of three states. *Live*: each change goes to its outbox. *Holding*: while one of its subscriptions
 //! begins, changes are held back, so that none overtakes the `sync` and none is lost between snapshot and subscription.
 //! *Lagging*: its peer reads too slowly, changes have passed it by, and it is owed a fresh `sync` or a resume. An event is told
-//! once for all subscriptions, so whoever lags is told nothing more of the group before all of them have begun anew.
+//! once for all subscriptions, so whoever lags is told nothing more of the group before all of them have begun anew. Except,
+//! in version 1, of custom events: no `sync` tells of them, and they say nothing of the items.
 
 mod restarting;
 
@@ -240,16 +241,14 @@ impl Member {
         }
         // An event now would hide from a subscription that is still behind what it has missed: the client cannot know yet
         // that it is. Those who have begun get it after the last of them, and by its sequence see whether it is news.
-        if !self.is_some_mute()
-            && let Some(hold) = &mut self.hold
-        {
-            let count = hold
-                .changes
-                .iter()
-                .take_while(|change| change.seq <= seq)
-                .count();
-            let before: Vec<_> = hold.changes.drain(..count).collect();
-            hold.bytes -= bytes_of(&before);
+        let is_some_behind = self.is_some_behind();
+        if let Some(hold) = &mut self.hold {
+            let before = match (is_some_behind, self.dialect.is_version_2) {
+                (false, _) => hold.take_up_to(seq),
+                // No `sync` tells of them, whenever it comes.
+                (true, false) => hold.take_events_up_to(seq),
+                (true, true) => Vec::new(),
+            };
             self.send(&before, context);
         }
         self.synced = seq;
@@ -315,7 +314,7 @@ impl Member {
                 one.item.is_none()
                     && one.synced < first.seq
                     && self.view == View::All
-                    && !self.is_mute(one)
+                    && one.standing == Standing::Current
             }
             _ => false,
         };
@@ -412,19 +411,21 @@ impl Member {
         let is_wanted = self.subscriptions.iter().any(|subscription| {
             subscription.synced < change.seq
                 && wants(subscription.item.as_deref(), change)
-                && !self.is_mute(subscription)
+                && !self.is_mute(subscription, change)
         });
         is_wanted && self.view.shows(change.item.as_deref())
     }
 
-    /// Whether a subscription is told nothing until it begins anew. Version 1 has no positions that could be wrong: its next
-    /// `sync` is right whatever came before.
-    fn is_mute(&self, subscription: &Subscription) -> bool {
-        self.dialect.is_version_2 && subscription.standing != Standing::Current
+    /// Whether a subscription is not told of a change before it begins anew: after what it has missed, it would be shown items
+    /// that never were beside each other.
+    fn is_mute(&self, subscription: &Subscription, change: &Change) -> bool {
+        let is_told_always = !self.dialect.is_version_2 && is_event(change);
+        subscription.standing != Standing::Current && !is_told_always
     }
 
-    fn is_some_mute(&self) -> bool {
-        self.subscriptions.iter().any(|other| self.is_mute(other))
+    fn is_some_behind(&self) -> bool {
+        let mut subscriptions = self.subscriptions.iter();
+        subscriptions.any(|other| other.standing != Standing::Current)
     }
 }
 
@@ -474,6 +475,24 @@ impl Hold {
             self.changes.extend_from_slice(changes);
             self.bytes = bytes;
         }
+    }
+
+    /// Takes out what is held back up to a sequence.
+    fn take_up_to(&mut self, seq: u64) -> Vec<Arc<Change>> {
+        let count = self.changes.partition_point(|change| change.seq <= seq);
+        let taken: Vec<_> = self.changes.drain(..count).collect();
+        self.bytes -= bytes_of(&taken);
+        taken
+    }
+
+    /// The same for custom events alone.
+    fn take_events_up_to(&mut self, seq: u64) -> Vec<Arc<Change>> {
+        let (taken, kept) = std::mem::take(&mut self.changes)
+            .into_iter()
+            .partition(|change| is_event(change) && change.seq <= seq);
+        self.changes = kept;
+        self.bytes -= bytes_of(&taken);
+        taken
     }
 
     /// Takes out what is held back, because its history has ended. What was dropped of it is only missed where it was custom

@@ -12,7 +12,7 @@ use crate::clock;
 use crate::hub::{Dialect, Framing, Subscribing};
 use crate::socket::Frame;
 use crate::store::{
-    Done, PageWish, ResumeWish, Resumed, Snapshot, SnapshotPage, Store, StoreError,
+    Done, PageWish, ResumeWish, Resumed, Snapshot, SnapshotPage, Store, StoreError, StoreErrorCause,
 };
 use crate::stream::CustomStorage;
 
@@ -53,6 +53,17 @@ pub(super) enum OpenError {
         "version 2 needs versions, which this stream does not have, because a worker's functions keep it or the layout of an iii engine: join with version 1"
     )]
     Unsupported,
+}
+
+impl OpenError {
+    /// Whether the store may be read again soon: it is away, or too much waits for it.
+    pub(super) fn may_pass(&self) -> bool {
+        let Self::Store(error) = self else {
+            return false;
+        };
+        use StoreErrorCause::{Behind, Contended, Unavailable, Unknown};
+        matches!(error.cause, Behind | Contended | Unavailable | Unknown)
+    }
 }
 
 /// Pages in which there is nothing to show that are read before the client is told that there is more.

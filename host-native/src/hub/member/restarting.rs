@@ -23,7 +23,7 @@ impl Member {
         if let Some(hold) = &mut self.hold {
             let held = hold.take();
             // What they were to be shown has happened, and version 1 is not to miss its custom events.
-            if !self.is_some_mute() {
+            if !self.is_some_behind() || !self.dialect.is_version_2 {
                 self.send(&held, context);
             }
         }

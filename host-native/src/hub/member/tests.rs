@@ -200,6 +200,52 @@ fn whoever_lags_is_told_nothing_before_all_have_begun_anew() {
     assert!(fixture.take_lag().is_empty());
 }
 
+fn event(seq: u64) -> Arc<Change> {
+    let label = Json::from_text("\"n\"").expect("JSON");
+    Arc::new(Change {
+        kind: Kind::Event { label },
+        ..Change::clone(&change(seq, Some("1")))
+    })
+}
+
+#[test]
+fn version_1_is_told_of_no_item_between_what_it_missed_and_its_sync() {
+    let mut fixture = Fixture::of(Dialect::VERSION_1, View::All);
+    fixture.begin("a", None, 10);
+    fixture.fill();
+    fixture.take(11..=20);
+    fixture.read();
+    assert_eq!(behind(&fixture.take_lag()), [("a", 10)]);
+    // What the snapshot knows of, and what it does not. No `sync` tells of custom events.
+    fixture.take_changes(&[change(21, Some("1")), event(22), change(23, Some("1"))]);
+    fixture.take_changes(&[event(24), change(25, Some("1"))]);
+    assert_eq!(fixture.read(), "");
+    fixture.begin("a", None, 23);
+    fixture.release();
+    assert_eq!(fixture.read(), " 22 <a:23> 24  25 ");
+    fixture.take(26..=26);
+    assert_eq!(fixture.read(), " 26 ");
+    assert!(fixture.take_lag().is_empty());
+}
+
+#[test]
+fn version_1_is_told_custom_events_once_while_several_begin_anew() {
+    let mut fixture = Fixture::of(Dialect::VERSION_1, View::All);
+    fixture.begin("a", None, 10);
+    fixture.begin("b", Some("i"), 10);
+    fixture.fill();
+    fixture.take(11..=20);
+    fixture.read();
+    assert_eq!(behind(&fixture.take_lag()), [("a", 10), ("b", 10)]);
+    fixture.take_changes(&[event(21), change(22, Some("1")), event(23)]);
+    fixture.begin("a", None, 21);
+    fixture.release();
+    fixture.begin("b", Some("i"), 22);
+    fixture.release();
+    assert_eq!(fixture.read(), " 21 <a:21><b:22> 22  23 ");
+    assert!(!fixture.member.outbox.is_closing());
+}
+
 #[test]
 fn what_is_held_back_is_bounded_in_bytes() {
     let mut fixture = Fixture::new();
@@ -347,7 +393,7 @@ fn what_is_held_of_the_old_history_is_shown_to_those_who_live_in_it() {
     fixture.release();
     fixture.begin("a", None, 1);
     fixture.release();
-    assert_eq!(fixture.read(), " 1 <b:1><a:1> 2 ");
+    assert_eq!(fixture.read(), "<b:1><a:1> 2 ");
 }
 
 #[test]
@@ -396,13 +442,7 @@ fn custom_events_after_a_restart_are_no_reason_to_close() {
     let mut fixture = Fixture::of(Dialect::VERSION_1, View::All);
     fixture.begin("a", None, 10);
     fixture.restart("f", None);
-    let event = Change {
-        kind: Kind::Event {
-            label: Json::from_text("\"n\"").expect("JSON"),
-        },
-        ..Change::clone(&change(2, Some("1")))
-    };
-    fixture.take_changes(&[Arc::new(event)]);
+    fixture.take_changes(&[event(2)]);
     assert_eq!(restarted(&fixture.take_lag()), ["a"]);
     fixture.begin("a", None, 1);
     fixture.release();

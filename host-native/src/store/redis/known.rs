@@ -49,6 +49,11 @@ impl KnownClient {
 }
 
 impl Known {
+    /// Whether nothing is known.
+    pub(super) fn is_empty(&self) -> bool {
+        self.epoch.is_none() && self.items.is_empty() && self.clients.is_empty()
+    }
+
     /// Takes note of the group as a whole; what was known in another epoch is forgotten.
     pub(super) fn hear(&mut self, epoch: &Arc<str>, seq: u64, latest_ms: u64) {
         if self.epoch.as_ref() != Some(epoch) {

@@ -1,5 +1,5 @@
 //! The groups that an instance has something to do with: what waits in each, and what is known of it. One task at a time works
-//! for a group, so its commands keep their order; groups do not wait for each other.
+//! for a group, so its commands and reads keep their order; groups do not wait for each other.
 
 use std::collections::VecDeque;
 use std::hash::BuildHasher;
@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 
 use super::keys::{GroupKeys, Keys};
 use super::known::Known;
-use super::work::{Pending, Work};
+use super::work::{Pending, Read, Work};
 use crate::store::{StoreError, StoreErrorCause};
 
 /// The table is parted so that looking up does not wait. A power of two.
@@ -48,6 +48,8 @@ pub(super) struct Line {
 #[derive(Default)]
 struct LineState {
     waiting: VecDeque<Work>,
+    /// Commands among them, and their bytes.
+    waiting_writes: usize,
     waiting_bytes: usize,
     is_busy: bool,
     is_listed_idle: bool,
@@ -71,7 +73,17 @@ pub(super) struct Notes {
 /// What is next in a group.
 pub(super) enum Turn {
     Writes(VecDeque<Pending>),
-    Reads(Vec<futures_util::future::BoxFuture<'static, ()>>),
+    Reads(Vec<Read>),
+}
+
+impl LineState {
+    /// Whether nothing is known or noted of the group, and nothing counted for it.
+    fn is_worth_nothing(&self) -> bool {
+        !self.is_listed_idle
+            && self.known.is_empty()
+            && self.notes.indexed.is_none()
+            && self.notes.due.is_none()
+    }
 }
 
 impl Line {
@@ -111,13 +123,14 @@ impl Lines {
                 continue;
             }
             let bytes = state.waiting_bytes + pending.bytes;
-            if self.queue_commands_max <= state.waiting.len()
-                || (self.queue_bytes_max < bytes && !state.waiting.is_empty())
+            if self.queue_commands_max <= state.waiting_writes
+                || (self.queue_bytes_max < bytes && 0 < state.waiting_writes)
             {
                 let error = self.behind(&state);
                 return Err(Box::new((pending, error)));
             }
             state.waiting_bytes = bytes;
+            state.waiting_writes += 1;
             state.waiting.push_back(Work::Write(pending));
             let is_first = !std::mem::replace(&mut state.is_busy, true);
             drop(state);
@@ -125,24 +138,12 @@ impl Lines {
         }
     }
 
-    /// Whether a read can wait in a group.
-    pub(super) fn check_read(&self, group: GroupRef<'_>) -> Result<(), StoreError> {
-        let Some(line) = self.shard(group).lock().get(&group).cloned() else {
-            return Ok(());
-        };
-        let state = line.state.lock();
-        if self.queue_commands_max <= state.waiting.len() {
-            return Err(self.behind(&state));
-        }
-        Ok(())
-    }
-
     fn behind(&self, state: &LineState) -> StoreError {
         StoreError::new(
             StoreErrorCause::Behind,
             format!(
                 "{} calls of {} bytes wait for Redis in this group, which is the limit (queue_commands_max {}, queue_bytes_max {})",
-                state.waiting.len(),
+                state.waiting_writes,
                 state.waiting_bytes,
                 self.queue_commands_max,
                 self.queue_bytes_max
@@ -150,12 +151,42 @@ impl Lines {
         )
     }
 
-    /// Queues a read behind the commands that wait in its group. Gives it back if there are none.
+    /// Whether a read can wait in a group: not where too many commands do. There is no other bound on reads, because each is of a
+    /// call or a subscription, and those are bounded.
+    pub(super) fn check_read(&self, group: GroupRef<'_>) -> Result<(), StoreError> {
+        let Some(line) = self.shard(group).lock().get(&group).cloned() else {
+            return Ok(());
+        };
+        let state = line.state.lock();
+        if self.queue_commands_max <= state.waiting_writes {
+            return Err(self.behind(&state));
+        }
+        Ok(())
+    }
+
+    /// Queues a read, also where nothing waits: what comes after it must not overtake it. Gives the group if somebody must begin
+    /// to work for it.
     pub(super) fn push_read(
         &self,
+        keys: &Keys,
         group: GroupRef<'_>,
-        read: futures_util::future::BoxFuture<'static, ()>,
-    ) -> Option<futures_util::future::BoxFuture<'static, ()>> {
+        read: Read,
+    ) -> Option<Arc<Line>> {
+        loop {
+            let line = self.find_or_make(keys, group);
+            let mut state = line.state.lock();
+            if state.is_gone {
+                continue;
+            }
+            state.waiting.push_back(Work::Read(read));
+            let is_first = !std::mem::replace(&mut state.is_busy, true);
+            drop(state);
+            return is_first.then_some(line);
+        }
+    }
+
+    /// Queues a read where something waits or is on its way in its group. Gives it back if nothing is.
+    pub(super) fn push_behind(&self, group: GroupRef<'_>, read: Read) -> Option<Read> {
         let Some(line) = self.shard(group).lock().get(&group).cloned() else {
             return Some(read);
         };
@@ -175,6 +206,11 @@ impl Lines {
             None => {
                 state.is_busy = false;
                 state.known = std::mem::take(known);
+                if state.is_worth_nothing() {
+                    drop(state);
+                    self.remove_if_idle(line);
+                    return None;
+                }
                 let is_listed = std::mem::replace(&mut state.is_listed_idle, true);
                 self.count(&mut state);
                 drop(state);
@@ -201,10 +237,22 @@ impl Lines {
                     && let Some(Work::Write(write)) = state.waiting.pop_front()
                 {
                     state.waiting_bytes -= write.bytes;
+                    state.waiting_writes -= 1;
                     writes.push_back(write);
                 }
                 Some(Turn::Writes(writes))
             }
+        }
+    }
+
+    /// Takes a group out of the table that was only read, unless it has something to do again.
+    fn remove_if_idle(&self, line: &Line) {
+        let mut shard = self.shard(line.key.as_ref()).lock();
+        let mut state = line.state.lock();
+        if !state.is_busy && state.is_worth_nothing() {
+            state.is_gone = true;
+            drop(state);
+            shard.remove(&line.key);
         }
     }
 
@@ -225,7 +273,7 @@ impl Lines {
             }
         }
         state.waiting = reads;
-        state.waiting_bytes = 0;
+        (state.waiting_writes, state.waiting_bytes) = (0, 0);
         writes
     }
 

@@ -31,7 +31,7 @@ mod work;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 use iii_stream_core::{
@@ -51,7 +51,7 @@ use crate::redis_client::{RedisClient, Slot};
 use keys::{GroupKeys, Keys};
 use lines::{Line, Lines, Turn};
 use reading::{Look, Reading};
-use watching::{Histories, Placed, Watching};
+use watching::{Begun, Histories, Placed, Watching};
 use work::{Pending, Task};
 
 /// How often an instance that writes a group says so in the index.
@@ -65,6 +65,11 @@ const BARE_HISTORY_CHANGES: usize = 256;
 
 /// Hexadecimal digits of a store's name.
 const NAME_DIGITS: usize = 20;
+
+/// A read waits at least so long, also where `wait_max` is shorter, and a little longer than the call to Redis in it, which can say
+/// better what is wrong.
+const READ_TIME_MIN: Duration = Duration::from_secs(1);
+const READ_SLACK: Duration = Duration::from_millis(250);
 
 /// See the module.
 pub struct RedisStore {
@@ -245,16 +250,19 @@ impl RedisStore {
         T: Placed + Send + 'static,
         F: Future<Output = Result<T, StoreError>> + Send + 'static,
     {
-        if self.shared.watching.get().is_none() {
+        let Some(watching) = self.shared.watching.get() else {
             return self.read(group, done, read);
-        }
+        };
+        // It takes its place among the commands now; what it waits for then holds up nobody.
+        let begun = watching.begin(group);
+        let first = self.shared.read_in_turn(group, begun.noting(read.clone()));
         let (shared, key) = (self.shared.clone(), group.to_key());
         self.shared.runtime.spawn(async move {
             let group = key.as_ref();
-            let once = || shared.read_in_turn(group, read.clone());
+            let again = |begun: &Begun| shared.read_in_turn(group, begun.noting(read.clone()));
             let found = match shared.watching.get() {
-                Some(watching) => watching.read(group, once).await,
-                None => once().await,
+                Some(watching) => watching.finish(group, begun, first, again).await,
+                None => first.await,
             };
             done(found);
         });
@@ -280,19 +288,28 @@ impl Shared {
         if let Err(error) = self.lines.check_read(group) {
             return done(Err(error));
         }
-        let read = read(self.clone(), self.keys.group(group));
-        let reading: BoxFuture<'static, ()> = Box::pin(async move { done(read.await) });
-        if let Some(reading) = self.lines.push_read(group, reading) {
-            self.runtime.spawn(reading);
+        let asked = Instant::now();
+        let (shared, keys) = (self.clone(), self.keys.group(group));
+        let reading: BoxFuture<'static, ()> = Box::pin(async move {
+            let time_max = shared.options.wait_max.max(READ_TIME_MIN) + READ_SLACK;
+            let read = read(shared, keys);
+            let read = tokio::time::timeout_at((asked + time_max).into(), read);
+            done(read.await.unwrap_or_else(|_| {
+                let what = "Redis did not answer in time what was asked before in this group";
+                Err(StoreError::new(StoreErrorCause::Unavailable, what))
+            }));
+        });
+        if let Some(line) = self.lines.push_read(&self.keys, group, reading) {
+            self.runtime.spawn(self.clone().work(line));
         }
     }
 
-    /// Reads a group after what waits in it.
-    async fn read_in_turn<T, F>(
+    /// Reads a group after what waits in it. It takes its place there at once, not when it is polled.
+    fn read_in_turn<T, F>(
         self: &Arc<Self>,
         group: GroupRef<'_>,
         read: impl FnOnce(Arc<Self>, GroupKeys) -> F + Send + 'static,
-    ) -> Result<T, StoreError>
+    ) -> BoxFuture<'static, Result<T, StoreError>>
     where
         T: Send + 'static,
         F: Future<Output = Result<T, StoreError>> + Send + 'static,
@@ -304,7 +321,7 @@ impl Shared {
         });
         self.queue_read(group, done, read);
         let dropped = |_| StoreError::other("the read was dropped");
-        receive.await.map_err(dropped)?
+        Box::pin(async move { receive.await.map_err(dropped)? })
     }
 
     /// Queues a command in its group.
@@ -345,7 +362,7 @@ impl Shared {
             // Nobody waits any more: that is fine.
             let _ = send.send(());
         });
-        if self.lines.push_read(group, told).is_none() {
+        if self.lines.push_behind(group, told).is_none() {
             // An error says that it was dropped, with the runtime.
             let _ = receive.await;
         }
@@ -402,11 +419,11 @@ impl Histories for Shared {
     fn read<'a>(
         &'a self,
         group: GroupRef<'a>,
-        after_seq: Option<u64>,
+        after_seq: u64,
     ) -> BoxFuture<'a, Result<Logged, StoreError>> {
         Box::pin(async move {
             let look = Look {
-                changes_after: after_seq,
+                changes_after: Some(after_seq),
                 ..Look::of(Reading::Nothing)
             };
             let looked = self.look(&self.keys.group(group), look).await?;

@@ -22,6 +22,7 @@ use tokio::sync::{Notify, mpsc};
 use watched::{Act, Mark, Watched};
 
 use super::Logged;
+use super::keys::GroupKeys;
 use crate::metrics::Metrics;
 use crate::redis_client::{Channel, ChannelEvent, Listener, RedisClient};
 use crate::store::{RelaySink, Resumed, Snapshot, SnapshotPage, StoreError, StoreErrorCause};
@@ -47,11 +48,11 @@ const ATTEMPTS_MAX: usize = 8;
 
 /// Where the history of a group can be read.
 pub(super) trait Histories: Send + Sync {
-    /// Where it is, with the changes after a sequence if one is given. Must not wait for [`Watching`].
+    /// Where it is, with the changes after a sequence. Must not wait for [`Watching`].
     fn read<'a>(
         &'a self,
         group: GroupRef<'a>,
-        after_seq: Option<u64>,
+        after_seq: u64,
     ) -> BoxFuture<'a, Result<Logged, StoreError>>;
 }
 
@@ -104,6 +105,39 @@ struct Shared {
     reads: mpsc::UnboundedSender<Arc<Watch>>,
     held_bytes: AtomicUsize,
     metrics: Arc<Metrics>,
+}
+
+type Reading<T> = BoxFuture<'static, Result<T, StoreError>>;
+
+/// A read that has begun.
+pub(super) struct Begun {
+    /// `None`: nobody watches the group, so whatever is found is good.
+    watch: Option<Arc<Watch>>,
+    mark: Option<Mark>,
+}
+
+impl Begun {
+    /// The same read, which also notes where it found the group: changes after that are told.
+    pub(super) fn noting<T, F, R>(
+        &self,
+        read: R,
+    ) -> impl FnOnce(Arc<super::Shared>, GroupKeys) -> Reading<T> + Send + use<T, F, R>
+    where
+        R: FnOnce(Arc<super::Shared>, GroupKeys) -> F + Send + 'static,
+        T: Placed + Send + 'static,
+        F: Future<Output = Result<T, StoreError>> + Send + 'static,
+    {
+        let watch = self.watch.clone();
+        move |shared, keys| -> Reading<T> {
+            Box::pin(async move {
+                let found = read(shared, keys).await?;
+                if let (Some(watch), Some((epoch, seq))) = (watch, found.place()) {
+                    watch.change(|watched, out| watched.note(epoch, seq, out));
+                }
+                Ok(found)
+            })
+        }
+    }
 }
 
 /// One watched group.
@@ -177,37 +211,54 @@ impl Watching {
         self.shared.client.unsubscribe(&watch.channel);
     }
 
-    /// Reads a group for somebody who follows its changes: not before these are heard, and again where what was read is of
+    /// Begins to read a group for somebody who follows its changes, and whose changes are held back from now on.
+    pub(super) fn begin(&self, group: GroupRef<'_>) -> Begun {
+        let watch = self.shard(group).lock().get(&group).cloned();
+        Begun {
+            mark: watch.as_ref().map(|watch| watch.state.lock().mark()),
+            watch,
+        }
+    }
+
+    /// Ends such a read with what was found `first`: not before the changes that follow it are heard, and `again` where it is of
     /// another history than they are.
     ///
-    /// Errors: those of `read`; [`StoreErrorCause::Unavailable`] where the changes cannot be heard in time;
+    /// Errors: those of the reads; [`StoreErrorCause::Unavailable`] where the changes cannot be heard in time;
     /// [`StoreErrorCause::Contended`] where the history does not come to rest.
-    pub(super) async fn read<T, F>(
+    pub(super) async fn finish<T, F>(
         &self,
         group: GroupRef<'_>,
-        read: impl Fn() -> F,
+        mut begun: Begun,
+        first: F,
+        again: impl Fn(&Begun) -> F,
     ) -> Result<T, StoreError>
     where
         T: Placed,
         F: Future<Output = Result<T, StoreError>>,
     {
+        let settle_by = tokio::time::Instant::now() + self.shared.settle_time_max;
+        let mut reading = first;
         for _ in 0..ATTEMPTS_MAX {
-            let watch = self.shard(group).lock().get(&group).cloned();
-            let Some(watch) = watch else {
-                return read().await;
+            let found = reading.await?;
+            let (Some(watch), Some(mark)) = (&begun.watch, begun.mark) else {
+                return Ok(found);
             };
-            let Ok(mark) = tokio::time::timeout(self.shared.settle_time_max, watch.mark()).await
-            else {
+            let Some((epoch, seq)) = found.place() else {
+                return Ok(found);
+            };
+            let Ok(()) = tokio::time::timeout_at(settle_by, watch.settled()).await else {
                 return Err(StoreError::new(
                     StoreErrorCause::Unavailable,
                     "Redis is not available: the changes of this group cannot be heard",
                 ));
             };
-            let found = read().await?;
-            match found.place() {
-                Some((epoch, seq)) if !watch.is_fresh(mark, epoch, seq) => {}
-                _ => return Ok(found),
+            if watch.is_fresh(mark, epoch, seq) {
+                return Ok(found);
             }
+            // Another history is known by the time it is read again.
+            let _ = tokio::time::timeout_at(settle_by, watch.settled()).await;
+            begun = self.begin(group);
+            reading = again(&begun);
         }
         Err(StoreError::new(
             StoreErrorCause::Contended,
@@ -240,14 +291,14 @@ impl Watching {
 
 impl Watch {
     /// Waits until the changes of the group are heard.
-    async fn mark(&self) -> Mark {
+    async fn settled(&self) {
         loop {
             let settled = self.settled.notified();
             tokio::pin!(settled);
             // From here on none is missed.
             settled.as_mut().enable();
-            if let Some(mark) = self.state.lock().mark() {
-                return mark;
+            if self.state.lock().is_settled() {
+                return;
             }
             settled.await;
         }

@@ -12,9 +12,11 @@ use crate::store::{Done, StoreError};
 /// One entry of a queue.
 pub(super) enum Work {
     Write(Pending),
-    /// Reads the group, and tells whoever asked.
-    Read(BoxFuture<'static, ()>),
+    Read(Read),
 }
+
+/// Reads the group, and tells whoever asked.
+pub(super) type Read = BoxFuture<'static, ()>;
 
 /// A command that waits, or is on its way.
 pub(super) struct Pending {

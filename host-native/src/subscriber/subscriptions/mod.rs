@@ -7,6 +7,7 @@
 
 mod paging;
 mod remedy;
+mod said;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use iii_stream_core::version2::error_frame;
 use iii_stream_core::{Grants, GroupKey, Position};
 
 use paging::Paging;
+use said::{Said, Waiting};
 
 use super::opening::{self, OpenError, Opening, Wish};
 use super::protocol::Asks;
@@ -27,9 +29,6 @@ use crate::clock;
 use crate::hub::{ConnectionId, Dialect, Framing, Joined, Seat, Subscribing};
 use crate::socket::{CloseCode, Outbox};
 use crate::store::SnapshotPage;
-
-/// Messages about one subscription that wait for its beginning; one more closes the connection.
-const WAITING_MAX: usize = 64;
 
 /// See the module.
 pub(super) struct Subscriptions {
@@ -77,7 +76,7 @@ struct Beginning {
     /// Changes are held back for it already, because some have passed it by.
     is_held: bool,
     /// What was said of it since.
-    waiting: VecDeque<Said>,
+    waiting: Waiting,
 }
 
 /// How far a subscription is.
@@ -99,12 +98,10 @@ pub(super) enum Step {
     Opened(Result<Opening, OpenError>),
     /// The page of its snapshot that follows an item.
     Paged(u64, Result<SnapshotPage, OpenError>),
-}
-
-/// What a client said of a subscription.
-enum Said {
-    Join(Subscribing, Option<Position>),
-    Leave,
+    /// A pause is over, after which it is read again what a subscription begins anew with.
+    Again,
+    /// The same for the page that follows an item.
+    PageAgain(u64),
 }
 
 impl Subscriptions {
@@ -174,8 +171,9 @@ impl Subscriptions {
     /// Takes a client's wish to subscribe.
     pub(super) fn join(&mut self, join: Subscribing, since: Option<Position>) {
         if let Some(beginning) = self.beginning.get_mut(&join.subscription_id) {
-            beginning.waiting.push_back(Said::Join(join, since));
-            self.bound_waiting();
+            if !beginning.waiting.keep(Said::Join(join, since)) {
+                self.outbox.close(CloseCode::Policy);
+            }
             return;
         }
         let limit = self.subscribers.limits.subscriptions_max;
@@ -213,8 +211,9 @@ impl Subscriptions {
     /// Ends a subscription that exists; triggers learn its own data, whatever else the message said.
     pub(super) fn leave(&mut self, subscription_id: &str) {
         if let Some(beginning) = self.beginning.get_mut(subscription_id) {
-            beginning.waiting.push_back(Said::Leave);
-            self.bound_waiting();
+            if !beginning.waiting.keep(Said::Leave) {
+                self.outbox.close(CloseCode::Policy);
+            }
         } else if let Some(live) = self.take_live(subscription_id) {
             self.end_paging(&live);
             self.unsubscribe(&live.join);
@@ -236,6 +235,8 @@ impl Subscriptions {
             }
             Step::Opened(opened) => self.take_opened(subscription_id, opened),
             Step::Paged(after, page) => self.take_page(subscription_id, after, page),
+            Step::Again => self.take_again(subscription_id),
+            Step::PageAgain(after) => self.take_page_again(subscription_id, after),
         }
     }
 
@@ -307,7 +308,7 @@ impl Subscriptions {
             join,
             stage,
             is_held: false,
-            waiting: VecDeque::new(),
+            waiting: Waiting::default(),
         };
         self.beginning.insert(id.clone(), beginning);
         id
@@ -401,6 +402,9 @@ impl Subscriptions {
                 };
                 return self.open_again(join, wish, waiting);
             }
+            Err(error) if wish.is_remedy && error.may_pass() => {
+                return self.open_later(join, wish, waiting, &error);
+            }
             Err(error) => {
                 self.give_up(&join, &error);
                 return self.take_waiting(subscription_id, waiting);
@@ -437,17 +441,21 @@ impl Subscriptions {
         }
     }
 
-    fn open_again(&mut self, join: Subscribing, wish: Wish, waiting: VecDeque<Said>) {
+    fn open_again(&mut self, join: Subscribing, wish: Wish, waiting: Waiting) {
+        self.keep_reading(join.clone(), wish.clone(), waiting);
+        self.open(join, wish);
+    }
+
+    fn keep_reading(&mut self, join: Subscribing, wish: Wish, waiting: Waiting) {
+        let id = join.subscription_id.clone();
         let beginning = Beginning {
-            join: join.clone(),
-            wish: wish.clone(),
+            join,
+            wish,
             stage: Stage::Reading,
             is_held: true,
             waiting,
         };
-        self.beginning
-            .insert(join.subscription_id.clone(), beginning);
-        self.open(join, wish);
+        self.beginning.insert(id, beginning);
     }
 
     fn count(&self, opening: &Opening, wish: &Wish) {
@@ -498,8 +506,8 @@ impl Subscriptions {
     }
 
     /// Takes what was said of a subscription before it began, up to its next beginning.
-    fn take_waiting(&mut self, subscription_id: &Arc<str>, mut waiting: VecDeque<Said>) {
-        while let Some(said) = waiting.pop_front() {
+    fn take_waiting(&mut self, subscription_id: &Arc<str>, mut waiting: Waiting) {
+        while let Some(said) = waiting.next() {
             match said {
                 Said::Join(join, since) => self.join(join, since),
                 Said::Leave => self.leave(subscription_id),
@@ -568,17 +576,6 @@ impl Subscriptions {
             "this connection has {limit} subscriptions, which is the limit (subscriptions_max)"
         );
         self.tell_error(Some(&join.subscription_id), "subscription.limit", &message);
-    }
-
-    /// Closes the connection of a client that says too much of one subscription before it has begun.
-    fn bound_waiting(&self) {
-        if self
-            .beginning
-            .values()
-            .any(|beginning| WAITING_MAX < beginning.waiting.len())
-        {
-            self.outbox.close(CloseCode::Policy);
-        }
     }
 
     fn tell_left(&self, join: &Subscribing) {

@@ -61,6 +61,16 @@ impl Subscriptions {
         }
     }
 
+    /// Reads a page once more that could not be read before.
+    pub(super) fn take_page_again(&mut self, subscription_id: &Arc<str>, after: u64) {
+        let live = self.live.get(subscription_id).map(Box::as_ref);
+        let paging = live.and_then(|live| live.paging.as_ref());
+        // It may have begun anew meanwhile.
+        if paging.is_some_and(|paging| paging.after == after) {
+            self.read_page(subscription_id);
+        }
+    }
+
     pub(super) fn take_page(
         &mut self,
         subscription_id: &Arc<str>,
@@ -85,6 +95,23 @@ impl Subscriptions {
         };
         let page = match page {
             Ok(page) => page,
+            Err(error) if error.may_pass() => {
+                // Half a snapshot was told: the rest of it, once it can be read.
+                tracing::debug!(stream = %join.group.stream, group = %join.group.group, %error, "a page cannot be read yet");
+                part.seat.release();
+                *paging = Some(Paging {
+                    epoch: pages_epoch,
+                    after,
+                    first_seq,
+                    is_reading: false,
+                });
+                let id = subscription_id.clone();
+                self.steps.push(Box::pin(async move {
+                    super::remedy::pause().await;
+                    (id, Step::PageAgain(after))
+                }));
+                return;
+            }
             Err(error) => {
                 tracing::error!(stream = %join.group.stream, group = %join.group.group, %error, "snapshot failed");
                 part.seat.release();

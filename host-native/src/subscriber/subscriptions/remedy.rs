@@ -1,14 +1,25 @@
 //! What is done for subscriptions that changes have passed by, or whose group's history has begun anew: they begin anew too, with
 //! what they missed or with a fresh snapshot.
 
-use std::collections::VecDeque;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
+use std::time::Duration;
 
 use iii_stream_core::{GroupKey, Position};
 
-use super::{Beginning, Live, Stage, Subscriptions};
-use crate::hub::Behind;
-use crate::subscriber::opening::Wish;
+use super::{Beginning, Live, Stage, Step, Subscriptions, Waiting};
+use crate::hub::{Behind, Subscribing};
+use crate::subscriber::opening::{OpenError, Wish};
+
+/// Pause before a store is read again that could not be read; up to twice as much, so that not all come back together.
+const READ_PAUSE: Duration = Duration::from_millis(250);
+
+/// Resolves after a pause.
+pub(super) async fn pause() {
+    let chance = RandomState::new().hash_one(()) as u32;
+    tokio::time::sleep(READ_PAUSE + READ_PAUSE.mul_f64(f64::from(chance) / f64::from(u32::MAX)))
+        .await;
+}
 
 impl Subscriptions {
     /// Lets subscriptions begin anew that changes have passed by: with what they missed, or with a fresh snapshot.
@@ -71,9 +82,34 @@ impl Subscriptions {
             },
             stage: Stage::Queued,
             is_held: true,
-            waiting: VecDeque::new(),
+            waiting: Waiting::default(),
         };
         self.beginning.insert(subscription_id.clone(), beginning);
         self.begin_or_queue(subscription_id);
+    }
+
+    /// Reads once more, after a pause, what a subscription begins anew with: its client has done nothing that could fail, and what
+    /// it shows stays true until then.
+    pub(super) fn open_later(
+        &mut self,
+        join: Subscribing,
+        wish: Wish,
+        waiting: Waiting,
+        error: &OpenError,
+    ) {
+        tracing::debug!(stream = %join.group.stream, group = %join.group.group, %error, "a subscription cannot begin anew yet");
+        let id = join.subscription_id.clone();
+        self.keep_reading(join, wish, waiting);
+        self.steps.push(Box::pin(async move {
+            pause().await;
+            (id, Step::Again)
+        }));
+    }
+
+    /// Reads once more what could not be read before.
+    pub(super) fn take_again(&mut self, subscription_id: &Arc<str>) {
+        if let Some(Beginning { join, wish, .. }) = self.beginning.get(subscription_id) {
+            self.open(join.clone(), wish.clone());
+        }
     }
 }

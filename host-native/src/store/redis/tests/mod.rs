@@ -3,6 +3,7 @@
 mod alike;
 mod faults;
 mod keeping;
+mod watching;
 
 use std::sync::Arc;
 use std::time::Duration;

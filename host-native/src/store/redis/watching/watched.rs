@@ -4,6 +4,9 @@
 //! among them is not known. Two things are: a read that is sent after a message was heard knows of that message, or what the
 //! message told is no part of the history any more; and a message that is heard later may be of either side. So whatever was
 //! heard before a read is replaced by it, and a history that nobody knows yet is never believed by a message alone.
+//!
+//! The first who reads the group for a follower says where its followers begin, and what came after that is read once it is
+//! subscribed: so their own reads need not wait for it.
 
 use std::sync::Arc;
 
@@ -29,7 +32,7 @@ pub(super) enum Act {
     Restarted(Position),
     /// Let [`Watched::start_read`] begin a read.
     Read,
-    /// Let those go on who wait for [`Watched::mark`].
+    /// Let those go on who wait for [`Watched::is_settled`].
     Settled,
 }
 
@@ -37,7 +40,8 @@ pub(super) enum Act {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::store::redis) struct Mark {
     generation: u32,
-    seq: u64,
+    /// What the followers have been told before; `None` where there were none.
+    seq: Option<u64>,
 }
 
 /// A read that has begun.
@@ -45,15 +49,17 @@ pub(in crate::store::redis) struct Mark {
 pub(super) struct Asked {
     /// Which one.
     pub(super) read: u32,
-    /// The changes after this one are wanted; `None`: only where the history is.
-    pub(super) after_seq: Option<u64>,
+    /// The changes after this one are wanted.
+    pub(super) after_seq: u64,
 }
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Watched {
-    /// Where the followers are, or would be if there were any; `None` before the first read.
+    /// Where the followers are; `None` before one has read the group.
     at: Option<Position>,
+    /// Where the first of them began.
+    first_seq: u64,
     /// How often the history began anew.
     generation: u32,
     /// Numbers reads.
@@ -71,6 +77,8 @@ pub(super) struct Watched {
 enum Phase {
     /// Not subscribed: messages may be missing.
     Deaf,
+    /// Subscribed, but nobody has read the group, so nobody needs what comes.
+    Unread,
     /// Messages are held until a read has told where the history is.
     Reading {
         /// Held messages that were heard before the read was sent; `None` before it is.
@@ -86,6 +94,7 @@ impl Default for Watched {
     fn default() -> Self {
         Self {
             at: None,
+            first_seq: 0,
             generation: 0,
             reads: 0,
             phase: Phase::Deaf,
@@ -107,8 +116,25 @@ impl Watched {
     pub(super) fn ready(&mut self, out: &mut Vec<Act>) {
         self.is_settled = false;
         self.forget_held();
-        self.phase = Phase::Deaf;
-        self.begin_reading(out);
+        self.phase = Phase::Unread;
+        if self.at.is_some() {
+            self.begin_reading(out);
+        }
+    }
+
+    /// A reader for a follower has found the group here. The first one says where followers begin.
+    pub(super) fn note(&mut self, epoch: &str, seq: u64, out: &mut Vec<Act>) {
+        if self.at.is_some() {
+            return;
+        }
+        self.first_seq = seq;
+        self.at = Some(Position {
+            epoch: epoch.into(),
+            seq,
+        });
+        if self.phase == Phase::Unread {
+            self.begin_reading(out);
+        }
     }
 
     /// Messages may be missing until it is ready again.
@@ -127,7 +153,7 @@ impl Watched {
         out: &mut Vec<Act>,
     ) {
         match self.phase {
-            Phase::Deaf => {}
+            Phase::Deaf | Phase::Unread => {}
             Phase::Live => self.take(message, bytes, out),
             Phase::Reading { .. } => self.hold(message, bytes, room_bytes),
         }
@@ -140,6 +166,7 @@ impl Watched {
 
     /// Begins the read that is wanted; `None` where none is any more.
     pub(super) fn start_read(&mut self) -> Option<Asked> {
+        let after_seq = self.at.as_ref()?.seq;
         let Phase::Reading {
             heard_before,
             again,
@@ -151,7 +178,7 @@ impl Watched {
         self.reads = self.reads.wrapping_add(1);
         Some(Asked {
             read: self.reads,
-            after_seq: self.at.as_ref().map(|at| at.seq),
+            after_seq,
         })
     }
 
@@ -199,17 +226,21 @@ impl Watched {
         }
     }
 
-    /// What a reader needs before it reads; `None` while it must wait for [`Act::Settled`].
-    pub(super) fn mark(&self) -> Option<Mark> {
-        let at = self.at.as_ref().filter(|_| self.is_settled)?;
-        Some(Mark {
-            generation: self.generation,
-            seq: at.seq,
-        })
+    /// Whether readers may go on: the history is known that the messages are of.
+    pub(super) fn is_settled(&self) -> bool {
+        self.is_settled
     }
 
-    /// Whether what a reader has read since it got its mark is of the history that the messages are of. If not, it must wait and
-    /// read again.
+    /// What a reader needs before it reads. The follower that it reads for must hold changes back already.
+    pub(super) fn mark(&self) -> Mark {
+        Mark {
+            generation: self.generation,
+            seq: self.at.as_ref().map(|at| at.seq),
+        }
+    }
+
+    /// Whether what a reader has read since it got its mark, and noted, is of the history that the messages are of, and whatever
+    /// follows it is told. If not, it must wait until this is settled, and read again.
     pub(super) fn is_fresh(
         &mut self,
         mark: Mark,
@@ -223,8 +254,12 @@ impl Watched {
         if self.generation != mark.generation {
             return false;
         }
-        if *at.epoch == *epoch && mark.seq <= seq {
-            return true;
+        let is_known = *at.epoch == *epoch;
+        match mark.seq {
+            Some(told) if is_known && told <= seq => return true,
+            // Another one was first, and found more: what is between is told to nobody.
+            None if is_known => return self.first_seq <= seq,
+            _ => {}
         }
         // It is ahead of the messages.
         self.is_settled = false;
@@ -234,8 +269,8 @@ impl Watched {
 
     fn want_read(&mut self, out: &mut Vec<Act>) {
         match &mut self.phase {
-            // It will be ready again, and read then.
-            Phase::Deaf => {}
+            // It will be read when it is ready, or the first reader has noted where it found it.
+            Phase::Deaf | Phase::Unread => {}
             Phase::Reading { again, .. } => *again = true,
             Phase::Live => self.begin_reading(out),
         }

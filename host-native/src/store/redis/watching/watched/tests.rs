@@ -47,9 +47,18 @@ impl Fixture {
     fn live(epoch: &str, seq: u64) -> Self {
         let mut fixture = Self::default();
         fixture.watched.ready(&mut fixture.out);
-        fixture.read(epoch, seq, None);
+        fixture.note(epoch, seq);
+        fixture.read(epoch, seq, Some(seq + 1));
         assert_eq!(fixture.told(), "read settled");
         fixture
+    }
+
+    fn note(&mut self, epoch: &str, seq: u64) {
+        self.watched.note(epoch, seq, &mut self.out);
+    }
+
+    fn is_fresh(&mut self, mark: Mark, epoch: &str, seq: u64) -> bool {
+        self.watched.is_fresh(mark, epoch, seq, &mut self.out)
     }
 
     fn hear(&mut self, message: Relayed) {
@@ -91,22 +100,59 @@ impl Fixture {
 }
 
 #[test]
-fn messages_before_the_first_read_are_held_and_those_it_knows_dropped() {
+fn a_first_reader_need_not_wait_for_the_subscription_to_read() {
+    // It reads at 5, and another one at 7, while others write; then the subscription is there.
     let mut fixture = Fixture::default();
-    assert_eq!(fixture.watched.mark(), None);
+    let mark = fixture.watched.mark();
+    fixture.note("a", 5);
+    fixture.note("a", 7);
+    assert!(!fixture.watched.is_settled());
+    fixture.watched.ready(&mut fixture.out);
+    fixture.hear(message("a", 8..=8));
+    let asked = fixture.start();
+    assert_eq!(asked.after_seq, 5);
+    fixture.hear(message("a", 9..=9));
+    fixture.hear(message("a", 9..=9));
+    fixture.hear(message("a", 10..=10));
+    assert_eq!(fixture.told(), "read");
+    fixture.find(asked, "a", 9, Some(6));
+    assert_eq!(fixture.told(), "6 7 8 9 10 settled");
+    assert!(fixture.is_fresh(mark, "a", 5));
+    assert!(fixture.is_fresh(mark, "a", 7));
+    assert!(!fixture.is_fresh(mark, "a", 4), "nobody is told of 5");
+    assert_eq!(fixture.told(), "");
+    fixture.hear(message("a", 3..=11));
+    assert_eq!(fixture.told(), "11");
+}
+
+#[test]
+fn before_anybody_has_read_nothing_is_held_or_read() {
+    let mut fixture = Fixture::default();
     fixture.watched.ready(&mut fixture.out);
     fixture.hear(message("a", 4..=4));
-    let asked = fixture.start();
-    assert_eq!(asked.after_seq, None);
-    fixture.hear(message("a", 5..=6));
-    fixture.hear(message("a", 6..=6));
-    fixture.hear(message("a", 7..=7));
-    assert_eq!(fixture.told(), "read");
-    fixture.find(asked, "a", 5, None);
-    assert_eq!(fixture.told(), "6 7 settled");
-    assert!(fixture.watched.mark().is_some());
-    fixture.hear(message("a", 3..=9));
-    assert_eq!(fixture.told(), "8 9");
+    fixture.watched.hear_noise(&mut fixture.out);
+    assert_eq!(
+        (fixture.told(), fixture.watched.held_bytes()),
+        (String::new(), 0)
+    );
+    assert_eq!(fixture.watched.start_read(), None);
+    fixture.note("a", 4);
+    fixture.hear(message("a", 5..=5));
+    fixture.read("a", 5, Some(5));
+    assert_eq!(fixture.told(), "read 5 settled");
+}
+
+#[test]
+fn a_history_that_begins_anew_behind_a_first_reader_is_read_again() {
+    let mut fixture = Fixture::default();
+    let mark = fixture.watched.mark();
+    fixture.note("a", 5);
+    fixture.watched.ready(&mut fixture.out);
+    fixture.read("b", 3, None);
+    assert_eq!(fixture.told(), "read missed =b:3 settled");
+    assert!(!fixture.is_fresh(mark, "a", 5));
+    let mark = fixture.watched.mark();
+    assert!(fixture.is_fresh(mark, "b", 3));
 }
 
 #[test]
@@ -115,7 +161,7 @@ fn a_gap_is_read_and_where_the_history_does_not_reach_it_is_missed() {
     fixture.hear(message("a", 8..=8));
     fixture.hear(message("a", 9..=9));
     let asked = fixture.start();
-    assert_eq!(asked.after_seq, Some(5));
+    assert_eq!(asked.after_seq, 5);
     fixture.hear(message("a", 10..=10));
     fixture.find(asked, "a", 9, Some(6));
     assert_eq!(fixture.told(), "read 6 7 8 9 10 settled");
@@ -143,10 +189,10 @@ fn a_body_that_was_left_out_is_read() {
 #[test]
 fn what_was_lost_is_read_once_it_is_ready_again() {
     let mut fixture = Fixture::live("a", 5);
-    let mark = fixture.watched.mark().expect("it is settled");
+    let mark = fixture.watched.mark();
     fixture.watched.lost();
-    assert_eq!(fixture.watched.mark(), None);
-    assert!(!fixture.watched.is_fresh(mark, "a", 6, &mut fixture.out));
+    assert!(!fixture.watched.is_settled());
+    assert!(!fixture.is_fresh(mark, "a", 6), "not yet");
     fixture.watched.ready(&mut fixture.out);
     let old = fixture.start();
     // Lost again while it is read: what the first read finds may be older than what is missing.
@@ -157,13 +203,17 @@ fn what_was_lost_is_read_once_it_is_ready_again() {
     assert_eq!(fixture.told(), "read read");
     fixture.find(new, "a", 7, Some(6));
     assert_eq!(fixture.told(), "6 7 settled");
+    assert!(
+        fixture.is_fresh(mark, "a", 6),
+        "it was read before it was lost"
+    );
 }
 
 #[test]
 fn another_history_is_believed_when_it_was_read() {
     let mut fixture = Fixture::live("a", 5);
     fixture.hear(message("b", 3..=3));
-    assert_eq!(fixture.watched.mark(), None, "readers wait");
+    assert!(!fixture.watched.is_settled(), "readers wait");
     fixture.hear(message("b", 4..=4));
     let asked = fixture.start();
     fixture.hear(message("b", 5..=5));
@@ -190,29 +240,26 @@ fn a_history_that_went_back_begins_anew_where_it_is() {
 #[test]
 fn a_reader_that_is_ahead_of_the_messages_waits_until_they_are_there() {
     let mut fixture = Fixture::live("a", 5);
-    let mark = fixture.watched.mark().expect("it is settled");
-    for (epoch, seq) in [("a", 5), ("a", 7)] {
-        let Fixture { watched, out } = &mut fixture;
-        assert!(watched.is_fresh(mark, epoch, seq, out));
-    }
+    let mark = fixture.watched.mark();
+    assert!(fixture.is_fresh(mark, "a", 5));
+    assert!(fixture.is_fresh(mark, "a", 7));
     assert_eq!(fixture.told(), "");
     for (epoch, seq) in [("b", 6), ("a", 4)] {
-        let mark = fixture.watched.mark().expect("it is settled");
-        let Fixture { watched, out } = &mut fixture;
-        assert!(!watched.is_fresh(mark, epoch, seq, out));
-        assert_eq!(watched.mark(), None);
+        let mark = fixture.watched.mark();
+        assert!(!fixture.is_fresh(mark, epoch, seq));
+        assert!(!fixture.watched.is_settled());
         fixture.read(epoch, seq, None);
         fixture.out.clear();
-        let Fixture { watched, out } = &mut fixture;
-        assert!(!watched.is_fresh(mark, epoch, seq, out), "an old mark");
-        let mark = watched.mark().expect("it is settled");
-        assert!(watched.is_fresh(mark, epoch, seq, out));
+        assert!(!fixture.is_fresh(mark, epoch, seq), "an old mark");
+        let mark = fixture.watched.mark();
+        assert!(fixture.is_fresh(mark, epoch, seq));
     }
 }
 
 #[test]
 fn what_is_held_is_bounded_and_read_again_beyond() {
     let mut fixture = Fixture::default();
+    fixture.note("a", 5);
     fixture.watched.ready(&mut fixture.out);
     let asked = fixture.start();
     // One is held however large it is.
@@ -222,11 +269,12 @@ fn what_is_held_is_bounded_and_read_again_beyond() {
     watched.hear(message("a", 7..=7), 1, 0, out);
     watched.hear(message("a", 8..=8), 1, 100, out);
     assert_eq!(watched.held_bytes(), 0);
-    fixture.find(asked, "a", 5, None);
+    fixture.find(asked, "a", 5, Some(6));
     assert_eq!(fixture.told(), "read read settled");
     fixture.read("a", 8, Some(6));
     assert_eq!(fixture.told(), "6 7 8 settled");
     let mut fixture = Fixture::default();
+    fixture.note("a", 0);
     fixture.watched.ready(&mut fixture.out);
     for seq in 1..=HELD_CHANGES_MAX as u64 + 1 {
         fixture.hear(message("a", seq..=seq));
@@ -283,9 +331,8 @@ impl Server {
     }
 
     fn logged(&self, asked: Asked) -> Logged {
-        let after = asked
-            .after_seq
-            .filter(|after| self.history_from <= *after && *after <= self.seq);
+        let after =
+            Some(asked.after_seq).filter(|after| self.history_from <= *after && *after <= self.seq);
         Logged {
             epoch: Self::name(self.epoch),
             seq: self.seq,
@@ -355,7 +402,7 @@ fn whatever_is_lost_or_doubled_a_follower_is_told_all_in_order_or_that_it_missed
         };
         let mut watched = Watched::default();
         let mut follower = Follower::default();
-        let (mut out, mut is_read_wanted, mut first) = (Vec::new(), false, None);
+        let (mut out, mut is_read_wanted, mut first) = (Vec::new(), false, None::<Position>);
         let has_losses = seed % 4 != 0;
         let has_failovers = 2 <= seed % 4;
         for step in 0..600 {
@@ -379,13 +426,16 @@ fn whatever_is_lost_or_doubled_a_follower_is_told_all_in_order_or_that_it_missed
                     is_read_wanted = false;
                     server.read = watched.start_read().map(|asked| (asked, None));
                 }
+                40..50 if first.is_none() => {
+                    watched.note(&Server::name(server.epoch), server.seq, &mut out);
+                    first = Some(at(&Server::name(server.epoch), server.seq));
+                }
                 40..50 => match server.read.take() {
                     Some((asked, None)) => {
                         let logged = server.logged(asked);
                         server.read = Some((asked, Some(logged)));
                     }
                     Some((asked, Some(logged))) => {
-                        first.get_or_insert(at(&logged.epoch, logged.seq));
                         watched.take_read(asked.read, logged, &mut out);
                     }
                     None => {}
