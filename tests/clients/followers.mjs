@@ -135,6 +135,8 @@ export class Follower1 extends Follower {
   /** Changes that it was told of. */
   heard = 0;
   #latest = 0;
+  /** The last frame was a `sync`. */
+  #isSynced = false;
   #byItem = new Map();
 
   constructor(fleet, home, at) {
@@ -153,11 +155,12 @@ export class Follower1 extends Follower {
 
   #take({ timestamp, id, seq, epoch, event }) {
     if (event.type === 'sync') {
-      // Published clients drop a `sync` that is older than what they have seen.
-      assert.ok(this.#latest < timestamp, `a sync at ${timestamp} after an event at ${this.#latest}`);
+      // Published clients drop a `sync` that is older than what they have seen. Two with no change between them share a timestamp.
+      assert.ok(this.#latest < timestamp || (this.#latest === timestamp && this.#isSynced && this.cursor === seq), `a sync of ${seq} at ${timestamp} after ${this.#isSynced ? 'a sync' : 'an event'} of ${this.cursor} at ${this.#latest}`);
       if (this.epoch === epoch) assert.ok(this.cursor <= seq, `a sync of ${seq} after change ${this.cursor}`);
       Object.assign(this, { epoch, cursor: seq, isThere: true });
       this.syncs += 1;
+      this.#isSynced = true;
       this.#latest = timestamp;
       this.#byItem.clear();
       return;
@@ -167,6 +170,7 @@ export class Follower1 extends Follower {
     assert.ok(id === null || (this.#byItem.get(id) ?? 0) < timestamp, `an event of ${id} at ${timestamp} after one at ${this.#byItem.get(id)}`);
     this.cursor = seq;
     this.heard += 1;
+    this.#isSynced = false;
     this.#latest = timestamp;
     this.#byItem.set(id, timestamp);
   }

@@ -2,7 +2,7 @@
 // meanwhile is no reason to close them.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { startServer, unique } from './harness.mjs';
+import { startServers, unique } from './harness.mjs';
 import { range } from './raw.mjs';
 import { startRedis, until, withoutRedis } from './redis.mjs';
 import { Connection, mark, View } from './version-2.mjs';
@@ -10,10 +10,11 @@ import { Connection, mark, View } from './version-2.mjs';
 const skip = withoutRedis;
 const WAIT_MAX_MS = 400;
 
+/** A server on a Redis of its own. */
 async function begin(t, { config, ...more } = {}) {
   const redis = await startRedis();
   t.after(() => redis.stop());
-  const server = await startServer({ redis, config: () => ({ wait_max_ms: WAIT_MAX_MS, ...config }), ...more });
+  const [server] = await startServers(1, { redis, config: { wait_max_ms: WAIT_MAX_MS, ...config }, ...more });
   t.after(() => server.stop());
   return { redis, server, at: { stream_name: unique('s'), group_id: 'g' } };
 }
