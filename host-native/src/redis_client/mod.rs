@@ -40,6 +40,7 @@ use std::time::Instant;
 
 use redis::{Cmd, Pipeline, ServerErrorKind, Value};
 
+pub use address::check_url;
 pub use channel::{Channel, ChannelEvent, Listener};
 pub use error::{CallError, RedisStartError};
 pub use options::{RedisMode, RedisOptions};
