@@ -105,7 +105,11 @@ impl Node {
     }
 
     pub(super) fn replication_id(&self) -> Arc<str> {
-        self.facts.read().replication_id.clone()
+        match &*self.link.borrow() {
+            Link::Up(_) => self.facts.read().replication_id.clone(),
+            // What comes back may be another, or have lost something.
+            Link::Down { .. } => Arc::from(""),
+        }
     }
 
     pub(super) fn now_ms(&self) -> u64 {
