@@ -26,12 +26,13 @@ mod resolving;
 mod scripts;
 #[cfg(test)]
 mod tests;
+mod time_limit;
 mod watching;
 mod work;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 use iii_stream_core::{
@@ -44,7 +45,7 @@ pub use history::{Kept, Logged};
 
 use super::{
     ChangeSink, Done, PageWish, RelaySink, ResumeWish, Resumed, Snapshot, SnapshotPage, Store,
-    StoreError, StoreErrorCause, StreamGroups,
+    StoreError, StreamGroups,
 };
 use crate::metrics::Metrics;
 use crate::redis_client::{RedisClient, Slot};
@@ -249,15 +250,18 @@ impl RedisStore {
             return self.read(group, done, read);
         }
         let (shared, key) = (self.shared.clone(), group.to_key());
-        self.shared.runtime.spawn(async move {
-            let group = key.as_ref();
-            let once = || shared.read_in_turn(group, read.clone());
-            let found = match shared.watching.get() {
-                Some(watching) => watching.read(group, once).await,
-                None => once().await,
-            };
-            done(found);
-        });
+        let deadline = self.shared.deadline();
+        self.shared
+            .runtime
+            .spawn(time_limit::within(deadline, async move {
+                let group = key.as_ref();
+                let once = || shared.read_in_turn(group, read.clone());
+                let found = match shared.watching.get() {
+                    Some(watching) => watching.read(group, once).await,
+                    None => once().await,
+                };
+                done(found);
+            }));
     }
 }
 
@@ -280,8 +284,14 @@ impl Shared {
         if let Err(error) = self.lines.check_read(group) {
             return done(Err(error));
         }
+        let (shared, deadline) = (self.clone(), self.deadline());
         let read = read(self.clone(), self.keys.group(group));
-        let reading: BoxFuture<'static, ()> = Box::pin(async move { done(read.await) });
+        let reading: BoxFuture<'static, ()> = Box::pin(async move {
+            match deadline < Instant::now() && shared.options.wait_max != Duration::ZERO {
+                true => done(Err(shared.overdue())),
+                false => done(time_limit::within(deadline, read).await),
+            }
+        });
         if let Some(reading) = self.lines.push_read(group, reading) {
             self.runtime.spawn(reading);
         }
@@ -325,15 +335,7 @@ impl Shared {
         while let Some(turn) = self.lines.next_turn(&line, &mut known) {
             match turn {
                 Turn::Reads(reads) => drop(futures_util::future::join_all(reads).await),
-                Turn::Writes(writes) => {
-                    if !self.commit_all(&line, &mut known, writes).await {
-                        let error = StoreError::new(
-                            StoreErrorCause::Unavailable,
-                            "Redis did not answer those who were before: nothing was done",
-                        );
-                        committing::fail_all(self.lines.drain_writes(&line), &error);
-                    }
-                }
+                Turn::Writes(writes) => self.commit_all(&line, &mut known, writes).await,
             }
         }
     }
@@ -363,9 +365,10 @@ impl Shared {
         format!("{}x{number}", self.name)
     }
 
-    /// Until when Redis may begin with what is sent now, in Unix milliseconds of its clock.
-    fn deadline_ms(&self, slot: Slot) -> u64 {
-        let wait = self.options.wait_max.max(DEADLINE_MIN);
+    /// Until when Redis may begin with what is sent now for calls that wait until `deadline`, in Unix milliseconds of its clock.
+    fn deadline_ms(&self, slot: Slot, deadline: Instant) -> u64 {
+        let wait = deadline.saturating_duration_since(Instant::now());
+        let wait = wait.max(DEADLINE_MIN);
         // Where another server took over, its own word is newer than the estimate.
         self.client.now_ms(slot).max(self.floor_ms()) + wait.as_millis() as u64
     }
@@ -485,15 +488,17 @@ impl Store for RedisStore {
 
     fn list_groups(&self, stream: &str, done: Done<Vec<Arc<str>>>) {
         let (shared, stream) = (self.shared.clone(), stream.to_owned());
-        self.shared
-            .runtime
-            .spawn(async move { done(shared.list_groups(&stream).await) });
+        let list = async move { done(shared.list_groups(&stream).await) };
+        let deadline = self.shared.deadline();
+        let list = time_limit::within(deadline, list);
+        self.shared.runtime.spawn(list);
     }
 
     fn list_all(&self, done: Done<Vec<StreamGroups>>) {
         let shared = self.shared.clone();
-        self.shared
-            .runtime
-            .spawn(async move { done(shared.list_all().await) });
+        let list = async move { done(shared.list_all().await) };
+        let deadline = self.shared.deadline();
+        let list = time_limit::within(deadline, list);
+        self.shared.runtime.spawn(list);
     }
 }

@@ -12,12 +12,12 @@ use crate::redis_client::RedisClient;
 use crate::redis_client::test_server::{TestServer, is_installed};
 use crate::store::{Store, StoreErrorCause};
 
-fn count() -> Command {
+pub(super) fn count() -> Command {
     let text = r#"{"stream_name":"s","group_id":"g","item_id":"n","ops":[{"type":"increment","path":"","by":1}]}"#;
     read_update(text).expect("a command").command
 }
 
-async fn value_of(store: &dyn Store, item: &'static str) -> String {
+pub(super) async fn value_of(store: &dyn Store, item: &'static str) -> String {
     let (send, receive) = tokio::sync::oneshot::channel();
     let told = Box::new(move |item| {
         let _ = send.send(item);
