@@ -13,7 +13,7 @@ is_fatal=0
 
 # Runs a command quietly; shows its last words where it fails.
 quietly() {
-local output
+  local output
   output=$("$@" 2>&1 </dev/null) && return 0
   printf '%s\n' "$output" | tail -n 15 >&2
   return 1

@@ -30,6 +30,8 @@ pub struct StoreHealth {
     pub name: &'static str,
     /// What survives, in words.
     pub durability: String,
+    /// Settings outside of this server with which less survives than it seems, each with what to do.
+    pub unsafe_settings: Vec<String>,
     /// Whether it can be written.
     pub condition: Condition,
 }
@@ -97,12 +99,13 @@ fn ready(inspect: &dyn Inspect) -> Response<Full<Bytes>> {
     page(StatusCode::SERVICE_UNAVAILABLE, JSON, text)
 }
 
-/// Shape: `{"status","version","uptime_s","store":{"name","durability","reason"?}}`. The status is `ok`, `full` while the disk has
+/// Shape: `{"status","version","uptime_s","store":{"name","durability","unsafe_settings"?:[text],"reason"?}}`. The status is `ok`, `full` while the disk has
 /// no room, `unavailable` while Redis is not there, or `read_only`, which only a restart ends: then the answer is a 503.
 fn health(inspect: &dyn Inspect) -> Response<Full<Bytes>> {
     let StoreHealth {
         name,
         durability,
+        unsafe_settings,
         condition,
     } = inspect.store();
     let (code, status, reason) = match condition {
@@ -120,6 +123,17 @@ fn health(inspect: &dyn Inspect) -> Response<Full<Bytes>> {
     push_string(&mut out, name);
     out.push_str(r#","durability":"#);
     push_string(&mut out, &durability);
+    for (index, text) in unsafe_settings.iter().enumerate() {
+        out.push_str(if index == 0 {
+            r#","unsafe_settings":["#
+        } else {
+            ","
+        });
+        push_string(&mut out, text);
+    }
+    if !unsafe_settings.is_empty() {
+        out.push(']');
+    }
     if let Some(reason) = reason {
         out.push_str(r#","reason":"#);
         push_string(&mut out, &reason);

@@ -40,7 +40,7 @@ pub(super) fn run(config: &Config) {
             println!("store        functions of workers: {name}::set and so on");
         }
         StoreConfig::NotBuiltIn { name } => {
-            println!("store        {name} (not built in yet: a start is refused)");
+            println!("store        {name} (not built in: a start is refused)");
         }
     }
     match &config.store {

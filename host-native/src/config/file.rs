@@ -295,8 +295,13 @@ fn plain_message(error: &serde_saphyr::Error) -> String {
         serde_saphyr::Error::Message { msg, .. } => msg.clone(),
         other => {
             let text = other.to_string();
-            text.split_once(" at line ")
-                .map_or(text.clone(), |(message, _)| message.to_owned())
+            match text
+                .split_once(" at line ")
+                .map_or(&*text, |(message, _)| message)
+            {
+                "invalid u64" => "a whole number is needed here, without a unit".to_owned(),
+                message => message.to_owned(),
+            }
         }
     }
 }
@@ -460,7 +465,13 @@ impl<'de> Named<'de> for Adapter {
     fn with_config<A: MapAccess<'de>>(name: String, map: &mut A) -> Result<Self, A::Error> {
         match name.as_str() {
             "kv" => Ok(Self::Kv(config(map)?)),
-            "redis" => Ok(Self::Redis(config(map)?)),
+            "redis" => {
+                let redis: Box<RedisEntry> = config(map)?;
+                match redis.contradiction() {
+                    Some(contradiction) => Err(A::Error::custom(contradiction)),
+                    None => Ok(Self::Redis(redis)),
+                }
+            }
             _ => {
                 map.next_value::<IgnoredAny>()?;
                 Ok(Self::Other { name })

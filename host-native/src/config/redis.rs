@@ -8,7 +8,7 @@ use serde::de::{Deserializer, Error as _};
 
 use super::file::Placed;
 use super::{MIB, OutOfRange, count, time};
-use crate::redis_client::{RedisMode, RedisOptions};
+use crate::redis_client::{RedisMode, RedisOptions, check_url};
 
 /// Bytes of `key_prefix`.
 const PREFIX_BYTES_MAX: usize = 256;
@@ -96,17 +96,12 @@ impl fmt::Debug for RedisNodes {
 
 impl<'de> Deserialize<'de> for RedisNodes {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
+        let text = String::deserialize(deserializer).map_err(|_| {
+            D::Error::custom("`redis_url` must be one text, several addresses with commas between")
+        })?;
         let urls: Vec<_> = text.split(',').map(|url| url.trim().to_owned()).collect();
-        let is_url = |url: &String| {
-            let rest = url.strip_prefix("redis://").unwrap_or(url);
-            let host = rest.rsplit('@').next().unwrap_or(rest);
-            !host.is_empty() && !rest.contains("://")
-        };
-        if !urls.iter().all(is_url) {
-            return Err(D::Error::custom(
-                "`redis_url` must be redis://[user[:password]@]host[:port][/database], or several of them with commas between",
-            ));
+        for url in &urls {
+            check_url(url).map_err(D::Error::custom)?;
         }
         Ok(Self(urls))
     }
@@ -146,16 +141,32 @@ enum Mode {
 /// Braces would decide where a cluster keeps a key.
 fn prefix<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     let prefix = Option::<String>::deserialize(deserializer)?;
-    let is_wrong = |prefix: &String| PREFIX_BYTES_MAX < prefix.len() || prefix.contains(['{', '}']);
-    if prefix.as_ref().is_some_and(is_wrong) {
-        return Err(D::Error::custom(format!(
-            "`key_prefix` must be up to {PREFIX_BYTES_MAX} bytes without braces"
-        )));
+    let is_wrong = |prefix: &str| PREFIX_BYTES_MAX < prefix.len() || prefix.contains(['{', '}']);
+    match prefix {
+        Some(prefix) if is_wrong(&prefix) => Err(D::Error::custom(format!(
+            "`key_prefix` is `{prefix}`, {} bytes; allowed are up to {PREFIX_BYTES_MAX} bytes without braces",
+            prefix.len()
+        ))),
+        prefix => Ok(prefix),
     }
-    Ok(prefix)
 }
 
 impl RedisEntry {
+    /// What of it cannot be at the same time.
+    pub(super) fn contradiction(&self) -> Option<String> {
+        let nodes = self.redis_url.as_ref().map_or(1, |nodes| nodes.0.len());
+        match (self.mode, self.layout) {
+            (Some(Mode::Single), _) if nodes > 1 => Some(format!(
+                "`mode` is single, and `redis_url` has {nodes} addresses: give one, or use `mode: cluster`, `sentinel` or `auto`"
+            )),
+            (Some(Mode::Cluster), Some(RedisLayout::Compatible)) => Some(
+                "`layout: compatible` needs one Redis, with or without Sentinel, as iii engines do: it does not go with `mode: cluster`"
+                    .to_owned(),
+            ),
+            _ => None,
+        }
+    }
+
     /// What it comes to, and what is ignored of it.
     pub(super) fn checked(&self, warnings: &mut Vec<String>) -> Result<RedisConfig, OutOfRange> {
         let is_sentinel = self.mode == Some(Mode::Sentinel);
@@ -280,6 +291,9 @@ mod tests {
             "redis://",
             "redis://a,,redis://b",
             "redis://u:secret@",
+            "redis://u:secret@h:99999",
+            "redis://u:secret@h:port",
+            "redis://u:secret@h/db",
         ] {
             let error = read(&format!("redis_url: \"{bad}\"")).expect_err(bad);
             let error = error.to_string();
@@ -305,6 +319,10 @@ mod tests {
             "layout: old",
             "key_prefix: \"a{b}\"",
             "redis_uri: redis://localhost",
+            "mode: single, redis_url: \"redis://a,redis://b\"",
+            "mode: cluster, layout: compatible",
+            "redis_url: [redis://a, redis://b]",
+            "wait_max_ms: 5s",
         ] {
             let error = read(bad).expect_err(bad).to_string();
             assert!(error.starts_with("stream.yaml:2:"), "{bad}: {error}");

@@ -52,6 +52,13 @@ impl fmt::Debug for Login {
     }
 }
 
+/// Whether an address can be used, as far as can be told without asking for it.
+///
+/// Errors: [`RedisStartError::Url`].
+pub fn check_url(url: &str) -> Result<(), RedisStartError> {
+    read_url(url).map(|_| ())
+}
+
 /// Reads `redis://[user[:password]@]host[:port][/database]`, or only `host[:port]`.
 pub(super) fn read_url(url: &str) -> Result<(Address, Login), RedisStartError> {
     let url = url.trim();
@@ -72,6 +79,11 @@ pub(super) fn read_url(url: &str) -> Result<(Address, Login), RedisStartError> {
                 "the scheme `{other}` is not known; use redis://"
             )));
         }
+    }
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+    if host.is_empty() || host.starts_with([':', '/']) {
+        return Err(invalid("it names no host".to_owned()));
     }
     let full = match scheme {
         None => format!("redis://{url}"),
@@ -130,6 +142,8 @@ mod tests {
             "http://ann:secret@db.example",
             "redis://ann:secret@db.example:port",
             "ann:secret@db.example:port",
+            "redis://ann:secret@db.example:99999",
+            "redis://ann:secret@db.example/db",
         ] {
             let error = read_url(url).expect_err(url).to_string();
             assert!(!error.contains("secret"), "{error}");

@@ -106,7 +106,8 @@ async fn greet(address: &Address, login: &Login) -> Result<Dialed, DialError> {
             .await?;
         if let Value::ServerError(error) = selected {
             let database = login.database;
-            let why = format!("database {database} cannot be selected: {error}");
+            let details = error.details().unwrap_or_default();
+            let why = format!("database {database} cannot be selected: {details}");
             return Err(DialError::Refused(why.into()));
         }
     }
@@ -123,9 +124,10 @@ impl Dialed {
             .map_err(unreachable)?;
         loop {
             let answer = self.replies.next();
-            if let Some(value) =
-                answer.map_err(|error| DialError::Refused(error.to_string().into()))?
-            {
+            let answer = answer.map_err(|error| {
+                DialError::Refused(format!("what answers there is no Redis ({error})").into())
+            });
+            if let Some(value) = answer? {
                 return Ok(value);
             }
             let read = self.replies.read_more(&mut self.stream).await;
@@ -155,11 +157,11 @@ fn refusal(code: &str, details: &str, login: &Login) -> DialError {
             DialError::Unreachable(format!("it answers {code} {details}").into())
         }
         "NOAUTH" => DialError::Refused(
-            "it wants a password; put one into redis_url: redis://:PASSWORD@HOST".into(),
+            "it wants a password; put one into `redis_url`: redis://:PASSWORD@HOST".into(),
         ),
         "WRONGPASS" => DialError::Refused(
             format!(
-                "user name or password of user `{user}` in redis_url is wrong, or the user is off"
+                "user name or password of user `{user}` in `redis_url` is wrong, or the user is off"
             )
             .into(),
         ),

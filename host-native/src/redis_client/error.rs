@@ -34,7 +34,7 @@ pub enum CallError {
 #[derive(Clone, Debug, Error)]
 pub enum RedisStartError {
     /// The address is not one.
-    #[error("redis_url `{url}` cannot be used: {problem}")]
+    #[error("`redis_url` is `{url}`, which cannot be used: {problem}")]
     Url {
         /// The address without user and password.
         url: String,

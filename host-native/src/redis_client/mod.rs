@@ -40,6 +40,7 @@ use std::time::Instant;
 
 use redis::{Cmd, Pipeline, ServerErrorKind, Value};
 
+pub use address::check_url;
 pub use channel::{Channel, ChannelEvent, Listener};
 pub use error::{CallError, RedisStartError};
 pub use options::{RedisMode, RedisOptions};
@@ -214,7 +215,7 @@ impl RedisClient {
     }
 
     /// The identity of the data at the slot's server (`master_replid`). Another one may have lost or never had what the one
-    /// before acknowledged. Empty while that server is not connected: who knows what it will have then.
+    /// before acknowledged. Empty while it is not connected.
     pub fn replication_id(&self, slot: Slot) -> Arc<str> {
         let owner = self.topology.owner_or_any(slot);
         let is_up = |owner: &Arc<topology::Member>| matches!(owner.node.link(), node::Link::Up(_));

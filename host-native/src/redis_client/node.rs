@@ -11,7 +11,7 @@ use super::address::{Address, Login};
 use super::backoff::Backoff;
 use super::connection::Connection;
 use super::dial::{self, DialError, as_text};
-use super::options::{CHECK_PERIOD, SILENCE_MAX};
+use super::options::{CHECK_PERIOD, SETTINGS_PERIOD, SILENCE_MAX};
 use super::report::{Down, NodeReport};
 use super::safety;
 use super::sentinel::Sentinels;
@@ -105,7 +105,11 @@ impl Node {
     }
 
     pub(super) fn replication_id(&self) -> Arc<str> {
-        self.facts.read().replication_id.clone()
+        match &*self.link.borrow() {
+            Link::Up(_) => self.facts.read().replication_id.clone(),
+            // What comes back may be another, or have lost something.
+            Link::Down { .. } => Arc::from(""),
+        }
     }
 
     pub(super) fn now_ms(&self) -> u64 {
@@ -251,19 +255,29 @@ impl Node {
             let why = "the sentinels call it the master, but it is a replica";
             return Err(DialError::Unreachable(why.into()));
         }
-        self.check_safety(&connection).await;
+        self.check_safety(&connection, self.connect_time_max).await;
         Ok(connection)
     }
 
     /// Asks for signs of life until the connection is closed.
     async fn watch(&self, connection: &Connection) {
+        let mut settings_read = Instant::now();
         loop {
             tokio::select! {
                 () = connection.until_closed() => return,
                 () = tokio::time::sleep(CHECK_PERIOD) => {}
                 () = self.check_now.notified() => {}
             }
-            let checked = self.check(connection, SILENCE_MAX).await;
+            let is_due = settings_read.elapsed() >= SETTINGS_PERIOD;
+            let settings = async {
+                if is_due {
+                    self.check_safety(connection, SILENCE_MAX).await;
+                }
+            };
+            let (checked, ()) = tokio::join!(self.check(connection, SILENCE_MAX), settings);
+            if is_due {
+                settings_read = Instant::now();
+            }
             if checked.is_err() && connection.silence_ms() >= whole_ms(SILENCE_MAX) {
                 let silence = SILENCE_MAX.as_secs();
                 connection.close(&format!("no sign of life for {silence} s"));
@@ -276,9 +290,9 @@ impl Node {
     }
 
     /// Reads the settings with which it may lose data, and tells of what is new.
-    async fn check_safety(&self, connection: &Connection) {
+    async fn check_safety(&self, connection: &Connection, time_max: Duration) {
         let question = safety::question().get_packed_command().into();
-        let deadline = Instant::now() + self.connect_time_max;
+        let deadline = Instant::now() + time_max;
         let Ok(answers) = connection.send(question, 1, deadline).await else {
             return;
         };
@@ -289,7 +303,7 @@ impl Node {
         let found = safety::judge(answer, replicas);
         let before = std::mem::replace(&mut self.facts.write().unsafe_settings, found.clone());
         for problem in found.iter().filter(|problem| !before.contains(problem)) {
-            tracing::warn!(redis = %self.name(), "Redis is not safe: {problem}");
+            tracing::warn!("Redis at {}: {problem}", self.name());
         }
     }
 

@@ -48,6 +48,8 @@ impl Default for RedisOptions {
 pub(super) const CHECK_PERIOD: Duration = Duration::from_secs(1);
 /// A connection that is asked and stays silent for so long is given up.
 pub(super) const SILENCE_MAX: Duration = Duration::from_secs(3);
+/// The settings with which data may be lost are read so often, besides at each new connection.
+pub(super) const SETTINGS_PERIOD: Duration = Duration::from_secs(30);
 /// A command that was sent waits at least so long for its answer, also where `wait_max` is shorter: else `wait_max` zero would
 /// make each outcome unknown.
 pub(super) const ANSWER_WAIT_MIN: Duration = Duration::from_secs(1);

@@ -20,7 +20,7 @@ pub struct NodeReport {
     pub replicas: u64,
     /// What it runs, for example `7.0.15`.
     pub version: String,
-    /// Settings with which it may lose what it has acknowledged, with what to do; as they were when it was connected.
+    /// Settings with which it may lose what it has acknowledged, each with what may be lost and what to do. Half a minute old at most.
     pub unsafe_settings: Vec<String>,
 }
 

@@ -11,7 +11,7 @@ const READ_BYTES: usize = 64 * 1024;
 
 /// The server sent what is no RESP3.
 #[derive(Debug, thiserror::Error)]
-#[error("the server does not speak RESP3: {0}")]
+#[error("it does not speak RESP3: {0}")]
 pub(super) struct Malformed(&'static str);
 
 /// The bytes of a connection that are not read yet.

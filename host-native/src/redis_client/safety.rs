@@ -3,8 +3,9 @@
 use redis::Value;
 
 /// What is asked for.
-const SETTINGS: [&str; 5] = [
+const SETTINGS: [&str; 6] = [
     "appendonly",
+    "save",
     "appendfsync",
     "maxmemory-policy",
     "min-replicas-to-write",
@@ -13,13 +14,13 @@ const SETTINGS: [&str; 5] = [
 /// A subscription connection that is behind by fewer bytes must not be cut off.
 const PUBSUB_BUFFER_BYTES_MIN: u64 = 32 * 1024 * 1024;
 
-/// What is not safe at a server, and what to do: one line each.
+/// What is not safe at a server: one line each, with the setting, what may be lost by it, and what to do.
 pub(super) fn judge(answer: &Value, replicas: u64) -> Vec<String> {
     let settings: Vec<(String, String)> = match redis::from_redis_value(answer.clone()) {
         Ok(settings) if !matches!(answer, Value::ServerError(_)) => settings,
         _ => {
             return vec![
-                "its settings cannot be read (CONFIG GET is not allowed): whether it keeps what it acknowledges cannot be told"
+                "its settings cannot be read, so whether it keeps what was acknowledged cannot be told: allow CONFIG GET to our user, or see to it that appendonly is yes"
                     .to_owned(),
             ];
         }
@@ -28,38 +29,42 @@ pub(super) fn judge(answer: &Value, replicas: u64) -> Vec<String> {
         let mut all = settings.iter();
         all.find_map(|(key, value)| (key == name).then_some(value.as_str()))
     };
-    let mut unsafe_settings = Vec::new();
-    match setting("appendonly") {
-        Some("no") => unsafe_settings.push(
-            "appendonly is no: a restart loses what was written since the last snapshot; set appendonly yes".to_owned(),
+    let mut found = Vec::new();
+    match (setting("appendonly"), setting("save")) {
+        (Some("no"), Some("")) => found.push(
+            "appendonly is no and save is empty: whenever Redis ends, everything is lost; set appendonly yes".to_owned(),
         ),
-        Some(_) if setting("appendfsync") == Some("no") => unsafe_settings.push(
-            "appendfsync is no: a power cut loses what the system has not written yet; set appendfsync everysec or always".to_owned(),
+        (Some("no"), _) => found.push(
+            "appendonly is no: when Redis is killed or crashes, what was acknowledged since its last snapshot is lost; set appendonly yes".to_owned(),
+        ),
+        _ if setting("appendfsync") == Some("no") => found.push(
+            "appendfsync is no: a power cut loses what the system has not put on the disk yet, some 30 s; set appendfsync everysec (some 2 s) or always (nothing)".to_owned(),
         ),
         _ => {}
     }
     if let Some(policy) = setting("maxmemory-policy").filter(|policy| *policy != "noeviction") {
-        unsafe_settings.push(format!(
-            "maxmemory-policy is {policy}: keys vanish when memory is short; set maxmemory-policy noeviction"
+        found.push(format!(
+            "maxmemory-policy is {policy}: when memory is short, Redis throws groups away without a word; set maxmemory-policy noeviction, so that writes are refused"
         ));
     }
     if replicas == 0 {
-        unsafe_settings
-            .push("it has no replica: its machine is the only one with the data".to_owned());
+        found.push(
+            "it has no replica: when its machine is lost, so is everything, and until it is back nothing works; attach a replica".to_owned(),
+        );
     } else if setting("min-replicas-to-write") == Some("0") {
-        unsafe_settings.push(
-            "min-replicas-to-write is 0: a failover loses what no replica had yet; set min-replicas-to-write 1".to_owned(),
+        found.push(
+            "min-replicas-to-write is 0: it goes on acknowledging while no replica follows, and a failover loses all of that; set min-replicas-to-write 1".to_owned(),
         );
     }
     if let Some(bytes) = setting("client-output-buffer-limit").and_then(pubsub_bytes)
         && bytes > 0
         && bytes < PUBSUB_BUFFER_BYTES_MIN
     {
-        unsafe_settings.push(format!(
-            "client-output-buffer-limit pubsub is {bytes} bytes: subscriptions are cut off in a burst; allow {PUBSUB_BUFFER_BYTES_MIN} or more"
+        found.push(format!(
+            "client-output-buffer-limit pubsub is {bytes} bytes: in a burst subscriptions are cut off, and subscribers get a fresh `sync`; allow {PUBSUB_BUFFER_BYTES_MIN} or more"
         ));
     }
-    unsafe_settings
+    found
 }
 
 /// The command that asks for the settings.
@@ -90,8 +95,9 @@ mod tests {
         )
     }
 
-    const SAFE: [(&str, &str); 5] = [
+    const SAFE: [(&str, &str); 6] = [
         ("appendonly", "yes"),
+        ("save", ""),
         ("appendfsync", "everysec"),
         ("maxmemory-policy", "noeviction"),
         ("min-replicas-to-write", "1"),
@@ -110,10 +116,10 @@ mod tests {
     fn each_unsafe_setting_is_told_by_its_name() {
         for (index, value) in [
             (0, "no"),
-            (1, "no"),
-            (2, "allkeys-lru"),
-            (3, "0"),
-            (4, "pubsub 1048576 0 0"),
+            (2, "no"),
+            (3, "allkeys-lru"),
+            (4, "0"),
+            (5, "pubsub 1048576 0 0"),
         ] {
             let mut pairs = SAFE;
             pairs[index].1 = value;
@@ -121,6 +127,11 @@ mod tests {
             assert_eq!(told.len(), 1, "{told:?}");
             assert!(told[0].starts_with(SAFE[index].0), "{told:?}");
         }
+        let mut pairs = SAFE;
+        (pairs[0].1, pairs[1].1) = ("no", "3600 1");
+        assert!(judge(&settings(&pairs), 1)[0].contains("since its last snapshot"));
+        pairs[1].1 = "";
+        assert!(judge(&settings(&pairs), 1)[0].contains("everything is lost"));
         let told = judge(&settings(&SAFE), 0);
         assert!(told[0].contains("no replica"), "{told:?}");
         let forbidden = redis::parse_redis_value(b"-NOPERM no\r\n").expect("RESP");

@@ -6,7 +6,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::address::{Address, Login};
-use super::dial::{DialError, dial};
+use super::dial::{DialError, ServerKind, dial};
 
 /// Time for one sentinel: of several, some may be gone.
 const SENTINEL_TIME_MAX: Duration = Duration::from_secs(1);
@@ -61,6 +61,12 @@ impl Sentinels {
             dialed => dialed,
         }
         .map_err(|error| error.why().clone())?;
+        if dialed.kind != ServerKind::Sentinel {
+            return Err(
+                "it is no sentinel; name the sentinels in `redis_url`, or leave out the mode"
+                    .into(),
+            );
+        }
         let mut question = redis::cmd("SENTINEL");
         question.arg("get-master-addr-by-name").arg(&self.master);
         let asked = tokio::time::timeout(SENTINEL_TIME_MAX, dialed.ask(&question)).await;

@@ -118,9 +118,16 @@ impl Inspect for Sources {
             Condition::Works => self.state_store.condition(),
             trouble => trouble,
         };
+        let nodes = self.redis.as_ref().map(|redis| redis.report().nodes);
+        let unsafe_settings = nodes.unwrap_or_default().into_iter().flat_map(|node| {
+            let address = node.address;
+            let settings = node.unsafe_settings.into_iter();
+            settings.map(move |setting| format!("Redis at {address}: {setting}"))
+        });
         StoreHealth {
             name,
             durability,
+            unsafe_settings: unsafe_settings.collect(),
             condition,
         }
     }

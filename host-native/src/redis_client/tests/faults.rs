@@ -168,15 +168,25 @@ async fn unsafe_settings_are_reported_or_that_they_cannot_be_told() {
     if !is_installed() {
         return;
     }
+    let told = async |server: &TestServer| {
+        let client = server.client().await;
+        let told = client.report().nodes[0].unsafe_settings.clone();
+        client.close().await;
+        told
+    };
     let server = TestServer::start_with(&["--maxmemory-policy", "allkeys-lru"]);
-    let client = server.client().await;
-    let told = client.report().nodes[0].unsafe_settings.join("; ");
+    let all = told(&server).await.join("; ");
     for setting in ["appendonly", "maxmemory-policy", "no replica"] {
-        assert!(told.contains(setting), "{told}");
+        assert!(all.contains(setting), "{all}");
     }
-    client.close().await;
+    // As with a user that may not ask.
     server.ask(&["ACL", "SETUSER", "default", "-config"]);
-    let client = server.client().await;
-    let told = client.report().nodes[0].unsafe_settings.join("; ");
-    assert!(told.contains("cannot be told"), "{told}");
+    let all = told(&server).await.join("; ");
+    assert!(all.contains("cannot be told"), "{all}");
+    // It appends, and syncs always: that it is alone is all there is to say.
+    let all = told(&TestServer::start()).await;
+    assert!(
+        matches!(&all[..], [one] if one.starts_with("it has no replica")),
+        "{all:?}"
+    );
 }

@@ -8,7 +8,7 @@ use iii_stream_core::command::read_update;
 
 use super::{GROUP, ask, commit, done, options, set, store, store_with, wide};
 use crate::metrics::Metrics;
-use crate::redis_client::RedisClient;
+use crate::redis_client::{RedisClient, Slot};
 use crate::redis_client::test_server::{TestServer, is_installed};
 use crate::store::{Store, StoreErrorCause};
 
@@ -117,7 +117,13 @@ async fn a_restart_of_redis_begins_a_new_history() {
         .await
         .expect("a change");
     let before = store.position_now(GROUP).await.expect("a position");
+    let slot = Slot::of(b"any");
+    let old = client.replication_id(slot);
     server.restart();
+    // What is sent before that belongs to the old history, which ends with the next read then.
+    while client.replication_id(slot) == old {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
     let second = loop {
         match done(commit(&*store, GROUP, set("a", "2", r#","if":{"seq":1}"#))).await {
             Ok(second) => break second,
