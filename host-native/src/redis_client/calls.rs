@@ -7,7 +7,7 @@ use super::backoff::jittered;
 use super::connection::{Connection, Unanswered};
 use super::error::CallError;
 use super::node::Link;
-use super::options::{ANSWER_WAIT_MIN, RETRY_PAUSE};
+use super::options::{ANSWER_WAIT_MIN, LATE_ANSWER_WAIT, RETRY_PAUSE};
 use super::slot::Slot;
 use super::topology::{Member, Topology};
 use super::work::{Again, Done, Work};
@@ -30,6 +30,13 @@ impl Limits {
         Self {
             send_by: now + wait_max,
             answer_by: now + wait_max.max(ANSWER_WAIT_MIN),
+        }
+    }
+
+    pub(super) fn by(deadline: Instant) -> Self {
+        Self {
+            send_by: deadline,
+            answer_by: deadline.max(Instant::now() + LATE_ANSWER_WAIT),
         }
     }
 }

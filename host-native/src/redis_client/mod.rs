@@ -82,6 +82,17 @@ impl RedisClient {
         self.counted(self.call_within(slot, &command, limits)).await
     }
 
+    /// The same for somebody who has waited already: sent until `deadline`, and answered soon after it at the latest.
+    pub async fn call_by(
+        &self,
+        slot: Slot,
+        command: Cmd,
+        deadline: Instant,
+    ) -> Result<Value, CallError> {
+        let limits = Limits::by(deadline);
+        self.counted(self.call_within(slot, &command, limits)).await
+    }
+
     async fn call_within(
         &self,
         slot: Slot,
@@ -113,6 +124,30 @@ impl RedisClient {
         args: &[&[u8]],
     ) -> Result<Value, CallError> {
         let limits = Limits::from_now(self.options.wait_max);
+        self.script_within(slot, script, keys, args, limits).await
+    }
+
+    /// The same for somebody who has waited already: sent until `deadline`, and answered soon after it at the latest.
+    pub async fn script_by(
+        &self,
+        slot: Slot,
+        script: &Script,
+        keys: &[&[u8]],
+        args: &[&[u8]],
+        deadline: Instant,
+    ) -> Result<Value, CallError> {
+        let limits = Limits::by(deadline);
+        self.script_within(slot, script, keys, args, limits).await
+    }
+
+    async fn script_within(
+        &self,
+        slot: Slot,
+        script: &Script,
+        keys: &[&[u8]],
+        args: &[&[u8]],
+        limits: Limits,
+    ) -> Result<Value, CallError> {
         self.counted(async {
             let digest = match script.digest() {
                 Some(digest) => digest,
@@ -183,6 +218,8 @@ impl RedisClient {
     /// before acknowledged. Empty while it is not connected.
     pub fn replication_id(&self, slot: Slot) -> Arc<str> {
         let owner = self.topology.owner_or_any(slot);
+        let is_up = |owner: &Arc<topology::Member>| matches!(owner.node.link(), node::Link::Up(_));
+        let owner = owner.filter(is_up);
         owner.map_or_else(|| Arc::from(""), |owner| owner.node.replication_id())
     }
 

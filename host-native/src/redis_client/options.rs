@@ -53,6 +53,8 @@ pub(super) const SETTINGS_PERIOD: Duration = Duration::from_secs(30);
 /// A command that was sent waits at least so long for its answer, also where `wait_max` is shorter: else `wait_max` zero would
 /// make each outcome unknown.
 pub(super) const ANSWER_WAIT_MIN: Duration = Duration::from_secs(1);
+/// The same for a command with a deadline, which may be sent right before that.
+pub(super) const LATE_ANSWER_WAIT: Duration = Duration::from_millis(500);
 /// Pauses between attempts to connect: doubled from the first to the last, each with jitter.
 pub(super) const BACKOFF_FIRST: Duration = Duration::from_millis(20);
 /// See [`BACKOFF_FIRST`].

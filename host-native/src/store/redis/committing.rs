@@ -14,8 +14,8 @@ use super::deciding::{Batch, Decided, decide_batch};
 use super::kept::{Head, Meta, value_of};
 use super::known::{Known, KnownClient, KnownItem};
 use super::lines::Line;
-use super::resolving::Resolved;
 use super::scripts::{COMMIT, COMMIT_GROUP_ARGS};
+use super::time_limit::within;
 use super::work::{Pending, Task};
 use super::{Shared, Sinks};
 use crate::redis_client::CallError;
@@ -33,11 +33,14 @@ pub(super) const EMPTY_MS: u64 = 3_600_000;
 /// How far the clock of Redis may be from what is thought of it, in milliseconds.
 const CLOCK_SLACK_MS: u64 = 2_000;
 
-/// How often a command is decided before it waits between attempts.
-const ATTEMPTS_AT_ONCE: u32 = 3;
+/// How often a command loses against others before its group is asked to let this instance in.
+const LOSSES_BEFORE_TURN: u32 = 3;
 
-/// Most attempts for one command, where others change its item each time.
-const ATTEMPTS_MAX: u32 = 1_000;
+/// What a turn takes beside two calls, in milliseconds.
+const TURN_SLACK_MS: u64 = 20;
+
+/// Longest turn, in milliseconds; an instance that dies holds it so long.
+const TURN_MAX_MS: u64 = 1_000;
 
 /// Longest pause between two attempts.
 const PAUSE_MAX: Duration = Duration::from_millis(20);
@@ -64,6 +67,8 @@ enum Answer {
     },
     /// It came too late: nothing was done.
     Late,
+    /// It is the turn of another instance: nothing was done.
+    Waits,
 }
 
 /// How items and clients are that were thought to be otherwise.
@@ -92,25 +97,38 @@ pub(super) enum CommandResult {
 }
 
 impl Shared {
-    /// Carries out commands in their order, and tells each what became of it. Gives whether Redis answered.
+    /// Carries out commands in their order, and tells each what became of it.
     pub(super) async fn commit_all(
         self: &Arc<Self>,
         line: &Line,
         known: &mut Known,
         mut pending: VecDeque<Pending>,
-    ) -> bool {
-        let mut attempts = 0;
-        while !pending.is_empty() {
+    ) {
+        let mut losses = 0;
+        let mut call_ms = 0;
+        loop {
+            self.fail_overdue(&mut pending, losses);
+            let Some(first) = pending.front() else { return };
+            let since = first.since;
+            let deadline = self.deadline_of(since);
             let batch = decide_batch(pending.iter(), known);
-            if let Err(error) = self.prepare(line, &batch).await {
-                let is_up = error.cause != StoreErrorCause::Unavailable;
-                fail_all(pending, &error);
-                return is_up;
+            if let Err(mut error) = within(deadline, self.prepare(line, &batch)).await {
+                if error.cause == StoreErrorCause::Unknown {
+                    // Of the commands nothing was sent.
+                    error.cause = StoreErrorCause::Unavailable;
+                }
+                self.fail_of_batch(&mut pending, batch.decided.len(), &error);
+                continue;
             }
-            let (sent, arguments) = self.arguments(line, known, &batch);
+            let turn_ms = match losses {
+                ..LOSSES_BEFORE_TURN => 0,
+                _ => (2 * call_ms + TURN_SLACK_MS).min(TURN_MAX_MS),
+            };
+            let (sent, arguments) = self.arguments(line, known, &batch, deadline, turn_ms);
+            let begin = Instant::now();
             let answer = self
                 .client
-                .script(
+                .script_by(
                     line.keys.slot,
                     &COMMIT,
                     &[
@@ -121,28 +139,24 @@ impl Shared {
                         &line.keys.expiries,
                     ],
                     &arguments.as_slices(),
+                    deadline,
                 )
                 .await;
+            call_ms = begin.elapsed().as_millis() as u64;
             let answer = match answer {
                 Ok(value) => self.read_answer(value),
                 Err(CallError::Unknown { node, why }) => {
                     let error = store_error(&CallError::Unknown { node, why });
                     known.forget();
-                    let since = pending.front().map(|first| first.since);
                     let resolved = self.resolve(line, &sent, since, &error).await;
-                    let is_up = !matches!(resolved, Resolved::Unknown);
                     self.settle(line, known, batch, &mut pending, resolved, &error)
                         .await;
-                    if is_up {
-                        continue;
-                    }
-                    fail_all(pending, &error);
-                    return false;
+                    continue;
                 }
                 Err(error) => {
-                    let is_up = matches!(error, CallError::Refused(_));
-                    fail_all(pending, &store_error(&error));
-                    return is_up;
+                    let error = store_error(&error);
+                    self.fail_of_batch(&mut pending, batch.decided.len(), &error);
+                    continue;
                 }
             };
             let (meta, results, conflict) = match answer {
@@ -151,14 +165,15 @@ impl Shared {
                     results,
                     conflict,
                 }) => (meta, results, conflict),
-                Ok(Answer::Late) => {
-                    fail_overdue(&mut pending, self.options.wait_max);
+                Ok(Answer::Late) => continue,
+                Ok(Answer::Waits) => {
+                    self.pause(PAUSE_MAX).await;
                     continue;
                 }
                 Err(error) => {
                     known.forget();
                     fail_all(pending, &error);
-                    return true;
+                    return;
                 }
             };
             match &meta {
@@ -168,11 +183,7 @@ impl Shared {
                 }
                 None => known.forget(),
             }
-            if results.is_empty() {
-                attempts += 1;
-            } else {
-                attempts = 0;
-            }
+            losses = if results.is_empty() { losses + 1 } else { 0 };
             let Batch {
                 decided,
                 items,
@@ -182,36 +193,49 @@ impl Shared {
             for (decided, result) in decided.into_iter().zip(results) {
                 // Proof of the order: results are those of the first commands of the batch.
                 if let Some(pending) = pending.pop_front() {
-                    self.finish(line, known, decided, result, pending).await;
+                    let finish = self.finish(line, known, decided, result, pending);
+                    within(deadline, finish).await;
                 }
             }
             if let Some(conflict) = conflict {
                 take_note(known, &items, &clients, conflict);
-                self.pause(&mut pending, attempts).await;
+                if 1 < losses {
+                    self.pause(Duration::from_micros(200) * losses).await;
+                }
             }
         }
-        true
     }
 
-    /// Waits before the next attempt, or gives the first command up.
-    async fn pause(&self, pending: &mut VecDeque<Pending>, attempts: u32) {
-        if attempts <= ATTEMPTS_AT_ONCE {
-            return;
+    async fn pause(&self, longest: Duration) {
+        tokio::time::sleep(longest.min(PAUSE_MAX).mul_f64(self.jitter())).await;
+    }
+
+    /// Fails the commands that have waited as long as they may.
+    fn fail_overdue(&self, pending: &mut VecDeque<Pending>, losses: u32) {
+        while let Some(first) = pending.pop_front_if(|first| self.is_overdue(first.since)) {
+            let error = match losses {
+                0 => self.overdue(),
+                _ => StoreError::new(
+                    StoreErrorCause::Contended,
+                    format!("others changed the item each time, {losses} times: nothing was done"),
+                ),
+            };
+            first.fail(&error);
         }
-        let is_overdue =
-            |pending: &Pending| self.options.wait_max.max(PAUSE_MAX) < pending.since.elapsed();
-        if ATTEMPTS_MAX < attempts || pending.front().is_some_and(is_overdue) {
-            let error = StoreError::new(
-                StoreErrorCause::Contended,
-                format!("others changed the item each time, {attempts} times: nothing was done"),
-            );
-            if let Some(first) = pending.pop_front() {
-                first.fail(&error);
-            }
-            return;
+    }
+
+    /// Tells the commands of a batch that it failed. Where Redis was not there in time for the first, those that came later still
+    /// wait.
+    fn fail_of_batch(&self, pending: &mut VecDeque<Pending>, len: usize, error: &StoreError) {
+        let waits = error.cause == StoreErrorCause::Unavailable && !self.options.wait_max.is_zero();
+        let mut index = 0;
+        while let Some(command) = pending.pop_front_if(|command| {
+            index < len
+                && (index == 0 || !waits || self.deadline_of(command.since) <= Instant::now())
+        }) {
+            index += 1;
+            command.fail(error);
         }
-        let longest = PAUSE_MAX.min(Duration::from_micros(200) * attempts);
-        tokio::time::sleep(longest.mul_f64(self.jitter())).await;
     }
 
     /// What must be in Redis before the batch is committed, in other slots than the group's.
@@ -225,11 +249,18 @@ impl Shared {
         Ok(())
     }
 
-    fn arguments(&self, line: &Line, known: &Known, batch: &Batch) -> (Sent, Arguments) {
+    fn arguments(
+        &self,
+        line: &Line,
+        known: &Known,
+        batch: &Batch,
+        deadline: Instant,
+        turn_ms: u64,
+    ) -> (Sent, Arguments) {
         let slot = line.keys.slot;
         let sent = Sent {
             name: self.new_name(),
-            deadline_ms: self.deadline_ms(slot),
+            deadline_ms: self.deadline_ms(slot, deadline),
             not_before_ms: self.client.now_ms(slot).saturating_sub(CLOCK_SLACK_MS),
             after_seq: known.seq,
         };
@@ -249,6 +280,7 @@ impl Shared {
             EMPTY_MS,
             batch.items.len() as u64,
             batch.clients.len() as u64,
+            turn_ms,
         ]);
         arguments.push(&sent.name);
         arguments.push(self.replication_id(slot).as_bytes());
@@ -285,6 +317,7 @@ impl Shared {
         let is_conflict = match status.as_str() {
             "done" => false,
             "conflict" => true,
+            "waits" => return Ok(Answer::Waits),
             _ => return Ok(Answer::Late),
         };
         let meta = parts.bytes()?;
@@ -511,28 +544,8 @@ impl Known {
     }
 }
 
-pub(super) fn fail_all(pending: VecDeque<Pending>, error: &StoreError) {
+fn fail_all(pending: VecDeque<Pending>, error: &StoreError) {
     for pending in pending {
         pending.fail(error);
-    }
-}
-
-/// Fails the commands that have waited as long as they may.
-fn fail_overdue(pending: &mut VecDeque<Pending>, wait_max: Duration) {
-    let error = StoreError::new(
-        StoreErrorCause::Unavailable,
-        format!(
-            "Redis took nothing within {} ms: nothing was done",
-            wait_max.as_millis()
-        ),
-    );
-    let now = Instant::now();
-    while pending
-        .front()
-        .is_some_and(|first| wait_max <= now.duration_since(first.since))
-    {
-        if let Some(first) = pending.pop_front() {
-            first.fail(&error);
-        }
     }
 }

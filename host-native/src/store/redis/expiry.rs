@@ -52,7 +52,13 @@ impl Shared {
             let (name, due) = (line.keys.name.as_bytes(), due_ms.to_string());
             let noted = self
                 .client
-                .script(slot, &DUE_NOTE, &[&key], &[name, due.as_bytes()])
+                .script_by(
+                    slot,
+                    &DUE_NOTE,
+                    &[&key],
+                    &[name, due.as_bytes()],
+                    self.deadline(),
+                )
                 .await;
             noted.map_err(|error| store_error(&error))?;
             line.note(|notes| notes.due = Some((now, due_ms)));

@@ -118,7 +118,13 @@ impl Shared {
         let arguments = [name.as_bytes(), score.as_bytes(), b"-"];
         let done = self
             .client
-            .script(slot, &COMPARE_AND_SCORE, &[index], &arguments)
+            .script_by(
+                slot,
+                &COMPARE_AND_SCORE,
+                &[index],
+                &arguments,
+                self.deadline(),
+            )
             .await;
         done.map(drop).map_err(|error| store_error(&error))
     }

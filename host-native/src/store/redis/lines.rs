@@ -261,22 +261,6 @@ impl Lines {
         std::mem::take(&mut line.state.lock().known)
     }
 
-    /// Takes out all commands that wait in a group; reads stay.
-    pub(super) fn drain_writes(&self, line: &Line) -> VecDeque<Pending> {
-        let mut state = line.state.lock();
-        let mut writes = VecDeque::new();
-        let mut reads = VecDeque::new();
-        for work in std::mem::take(&mut state.waiting) {
-            match work {
-                Work::Write(write) => writes.push_back(write),
-                Work::Read(_) => reads.push_back(work),
-            }
-        }
-        state.waiting = reads;
-        (state.waiting_writes, state.waiting_bytes) = (0, 0);
-        writes
-    }
-
     /// What is known of all groups, in bytes.
     pub(super) fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)

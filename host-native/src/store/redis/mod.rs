@@ -26,6 +26,7 @@ mod resolving;
 mod scripts;
 #[cfg(test)]
 mod tests;
+mod time_limit;
 mod watching;
 mod work;
 
@@ -257,15 +258,18 @@ impl RedisStore {
         let begun = watching.begin(group);
         let first = self.shared.read_in_turn(group, begun.noting(read.clone()));
         let (shared, key) = (self.shared.clone(), group.to_key());
-        self.shared.runtime.spawn(async move {
-            let group = key.as_ref();
-            let again = |begun: &Begun| shared.read_in_turn(group, begun.noting(read.clone()));
-            let found = match shared.watching.get() {
-                Some(watching) => watching.finish(group, begun, first, again).await,
-                None => first.await,
-            };
-            done(found);
-        });
+        let deadline = self.shared.deadline();
+        self.shared
+            .runtime
+            .spawn(time_limit::within(deadline, async move {
+                let group = key.as_ref();
+                let again = |begun: &Begun| shared.read_in_turn(group, begun.noting(read.clone()));
+                let found = match shared.watching.get() {
+                    Some(watching) => watching.finish(group, begun, first, again).await,
+                    None => first.await,
+                };
+                done(found);
+            }));
     }
 }
 
@@ -288,12 +292,15 @@ impl Shared {
         if let Err(error) = self.lines.check_read(group) {
             return done(Err(error));
         }
-        let asked = Instant::now();
         let (shared, keys) = (self.clone(), self.keys.group(group));
+        let (asked, deadline) = (Instant::now(), self.deadline());
         let reading: BoxFuture<'static, ()> = Box::pin(async move {
-            let time_max = shared.options.wait_max.max(READ_TIME_MIN) + READ_SLACK;
-            let read = read(shared, keys);
-            let read = tokio::time::timeout_at((asked + time_max).into(), read);
+            if deadline < Instant::now() && shared.options.wait_max != Duration::ZERO {
+                return done(Err(shared.overdue()));
+            }
+            let read = time_limit::within(deadline, read(shared, keys));
+            let time_max = deadline.max(asked + READ_TIME_MIN) + READ_SLACK;
+            let read = tokio::time::timeout_at(time_max.into(), read);
             done(read.await.unwrap_or_else(|_| {
                 let what = "Redis did not answer in time what was asked before in this group";
                 Err(StoreError::new(StoreErrorCause::Unavailable, what))
@@ -342,15 +349,7 @@ impl Shared {
         while let Some(turn) = self.lines.next_turn(&line, &mut known) {
             match turn {
                 Turn::Reads(reads) => drop(futures_util::future::join_all(reads).await),
-                Turn::Writes(writes) => {
-                    if !self.commit_all(&line, &mut known, writes).await {
-                        let error = StoreError::new(
-                            StoreErrorCause::Unavailable,
-                            "Redis did not answer those who were before: nothing was done",
-                        );
-                        committing::fail_all(self.lines.drain_writes(&line), &error);
-                    }
-                }
+                Turn::Writes(writes) => self.commit_all(&line, &mut known, writes).await,
             }
         }
     }
@@ -380,9 +379,10 @@ impl Shared {
         format!("{}x{number}", self.name)
     }
 
-    /// Until when Redis may begin with what is sent now, in Unix milliseconds of its clock.
-    fn deadline_ms(&self, slot: Slot) -> u64 {
-        let wait = self.options.wait_max.max(DEADLINE_MIN);
+    /// Until when Redis may begin with what is sent now for calls that wait until `deadline`, in Unix milliseconds of its clock.
+    fn deadline_ms(&self, slot: Slot, deadline: Instant) -> u64 {
+        let wait = deadline.saturating_duration_since(Instant::now());
+        let wait = wait.max(DEADLINE_MIN);
         // Where another server took over, its own word is newer than the estimate.
         self.client.now_ms(slot).max(self.floor_ms()) + wait.as_millis() as u64
     }
@@ -502,15 +502,17 @@ impl Store for RedisStore {
 
     fn list_groups(&self, stream: &str, done: Done<Vec<Arc<str>>>) {
         let (shared, stream) = (self.shared.clone(), stream.to_owned());
-        self.shared
-            .runtime
-            .spawn(async move { done(shared.list_groups(&stream).await) });
+        let list = async move { done(shared.list_groups(&stream).await) };
+        let deadline = self.shared.deadline();
+        let list = time_limit::within(deadline, list);
+        self.shared.runtime.spawn(list);
     }
 
     fn list_all(&self, done: Done<Vec<StreamGroups>>) {
         let shared = self.shared.clone();
-        self.shared
-            .runtime
-            .spawn(async move { done(shared.list_all().await) });
+        let list = async move { done(shared.list_all().await) };
+        let deadline = self.shared.deadline();
+        let list = time_limit::within(deadline, list);
+        self.shared.runtime.spawn(list);
     }
 }

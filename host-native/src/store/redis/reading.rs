@@ -69,7 +69,7 @@ impl<'w> Look<'w> {
 impl Shared {
     /// Sends a command.
     pub(super) async fn ask(&self, slot: Slot, command: redis::Cmd) -> Result<Value, StoreError> {
-        let answer = self.client.call(slot, command).await;
+        let answer = self.client.call_by(slot, command, self.deadline()).await;
         answer.map_err(|error| store_error(&error))
     }
 
@@ -129,6 +129,7 @@ impl Shared {
         };
         let looked = self.look(keys, look).await?;
         let mutations = match wish.mutations_up_to {
+            Some(up_to) if !self.may_reach(looked.meta.seq, up_to) => Vec::new(),
             Some(_) => looked.mutations_before(looked.changes.as_deref()),
             None => looked.mutations_before(Some(&[])),
         };
@@ -165,9 +166,10 @@ impl Shared {
         let is_unchanged = since <= looked.meta.seq
             && looked.heard_seq.is_some_and(|heard_seq| heard_seq <= since);
         let mutations = looked.mutations_before(Some(&[]));
+        let may_reach = self.may_reach(looked.meta.seq, since);
         let changes = match looked.changes {
             _ if is_unchanged => Vec::new(),
-            Some(mut changes) => {
+            Some(mut changes) if may_reach => {
                 changes.retain(|change| event::wants(item, change));
                 let lacks_value = |change: &Arc<Change>| change.value.is_none();
                 if wish.needs_values && changes.iter().any(lacks_value) {
@@ -175,7 +177,7 @@ impl Shared {
                 }
                 changes
             }
-            None => return Ok(None),
+            _ => return Ok(None),
         };
         Ok(Some(Resumed {
             epoch: looked.meta.epoch,
@@ -184,6 +186,12 @@ impl Shared {
             changes,
             mutations,
         }))
+    }
+
+    /// Whether changes since `since` may be told. Redis may keep some more than the limit says, so that it trims seldom; those
+    /// who come back do not see it.
+    fn may_reach(&self, seq: u64, since: u64) -> bool {
+        seq.saturating_sub(since) <= self.options.limits.history_changes_max as u64
     }
 
     /// Where a group's history is. A group that is missing is made.
@@ -225,11 +233,12 @@ impl Shared {
         }
         let answer = self
             .client
-            .script(
+            .script_by(
                 keys.slot,
                 &LOOK,
                 &[&keys.group, &keys.order, &keys.history],
                 &arguments.as_slices(),
+                self.deadline(),
             )
             .await
             .map_err(|error| store_error(&error))?;

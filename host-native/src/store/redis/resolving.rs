@@ -20,6 +20,9 @@ use crate::store::{StoreError, StoreErrorCause};
 /// Pause between two attempts to ask.
 const ASK_PAUSE: Duration = Duration::from_millis(50);
 
+/// How long beyond its deadline a batch stays marked, in milliseconds.
+const MARK_SLACK_MS: u64 = 1_000;
+
 /// What became of a batch.
 pub(super) enum Resolved {
     /// Redis told, and will not carry it out later.
@@ -40,29 +43,35 @@ impl Shared {
         self: &Arc<Self>,
         line: &Line,
         sent: &Sent,
-        since: Option<Instant>,
+        since: Instant,
         error: &StoreError,
     ) -> Resolved {
         tracing::warn!(stream = %line.key.stream, group = %line.key.group, %error, "an answer of Redis was lost");
         let after = sent.after_seq.to_string();
         let sent_ms = sent.not_before_ms.to_string();
+        let until = (sent.deadline_ms + MARK_SLACK_MS).to_string();
+        let deadline = self.answer_deadline_of(since);
         loop {
             let answer = self
                 .client
-                .script(
+                .script_by(
                     line.keys.slot,
                     &RESOLVE,
                     &[&line.keys.group, &line.keys.history],
-                    &[sent.name.as_bytes(), after.as_bytes(), sent_ms.as_bytes()],
+                    &[
+                        sent.name.as_bytes(),
+                        after.as_bytes(),
+                        sent_ms.as_bytes(),
+                        until.as_bytes(),
+                    ],
+                    deadline,
                 )
                 .await;
             let told = answer.ok().and_then(|value| read(value).ok());
             if let Some(told) = told {
-                self.clear_later(line, sent);
                 return told;
             }
-            let is_over = since.is_none_or(|since| self.options.wait_max <= since.elapsed());
-            if is_over {
+            if deadline <= Instant::now() {
                 return Resolved::Unknown;
             }
             tokio::time::sleep(ASK_PAUSE).await;
@@ -85,6 +94,11 @@ impl Shared {
             reaches,
         } = resolved
         else {
+            for _ in batch.decided {
+                if let Some(command) = pending.pop_front() {
+                    command.fail(&unknown(error));
+                }
+            }
             return;
         };
         if let Some(meta) = &meta {
@@ -112,34 +126,23 @@ impl Shared {
                 None if reaches || last_done.is_some_and(|last_done| last_done < index) => {
                     again.push_back(command);
                 }
-                None => command.fail(&StoreError::new(
-                    StoreErrorCause::Unknown,
-                    format!(
-                        "the command may or may not have been carried out: {}",
-                        error.message
-                    ),
-                )),
+                None => command.fail(&unknown(error)),
             }
         }
         while let Some(command) = again.pop_back() {
             pending.push_front(command);
         }
     }
+}
 
-    /// Takes the mark away that keeps the batch from being carried out, once its deadline does that.
-    fn clear_later(self: &Arc<Self>, line: &Line, sent: &Sent) {
-        let (slot, key) = (line.keys.slot, line.keys.group.clone());
-        let field = format!("f{}", sent.name);
-        let wait_ms = sent.deadline_ms.saturating_sub(self.client.now_ms(slot)) + 1_000;
-        let shared = self.clone();
-        self.runtime.spawn(async move {
-            tokio::time::sleep(Duration::from_millis(wait_ms)).await;
-            let mut remove = redis::cmd("HDEL");
-            remove.arg(&*key).arg(field);
-            // A mark that stays does no harm.
-            let _ = shared.client.call(slot, remove).await;
-        });
-    }
+fn unknown(error: &StoreError) -> StoreError {
+    StoreError::new(
+        StoreErrorCause::Unknown,
+        format!(
+            "the command may or may not have been carried out: {}",
+            error.message
+        ),
+    )
 }
 
 fn read(value: redis::Value) -> Result<Resolved, StoreError> {

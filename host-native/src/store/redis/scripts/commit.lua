@@ -3,7 +3,7 @@
 --
 -- KEYS: group, order, history, clients, expiries.
 -- ARGV: numbers (deadline, floor, items_max, bytes_max, records_max, history_changes_max, history_bytes_max,
---   message_bytes_max, reply_bytes_max, empty_ms, number of items, number of clients), batch, replication id or - where it is not
+--   message_bytes_max, reply_bytes_max, empty_ms, number of items, number of clients, turn_ms), batch, replication id or - where it is not
 --   known, expected epoch or *, whether bodies are kept (1, 0) and how to publish (P, S, -), channel, channel of the
 --   stream's triggers or empty, name of the group in messages; then for each item `h<id>`, for each client `c<id>`, and for
 --   each command COMMAND_ARGS:
@@ -12,7 +12,7 @@
 -- Ops: n nothing, q and Q the same but tell the item's last change (Q: events count), w write, d delete, E delete if its time has come, e event, x announced, X announced delete.
 -- Expected item: its seq, a absent, t as left by this batch, * anything. Expected client: its last mutation, n new, u unknown.
 -- Ttl: empty leaves it, - takes it away, a number sets it.
--- Gives: status (done, conflict, late, fenced), now, meta (empty: there is no such group), for each command done a line (n nothing, q item's last
+-- Gives: status (done, conflict, late, fenced, waits), now, meta (empty: there is no such group), for each command done a line (n nothing, q item's last
 --   change or - and the group's seq, I or B refused for lack of room, or seq timestamp base), then where it stopped: items (number, head, value) and clients (number, last).
 --
 -- Numbers stay below 1e14, which a script prints exactly.
@@ -22,11 +22,13 @@ local META = '>dddddddddddd'
 -- Numbers of an item's head.
 local HEAD = '>dddddddd'
 local GROUP_ARGS = 8
+-- A turn is never longer.
+local TURN_MAX_MS = 1000
 
 local group, order, history, clients, expiries = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local A = ARGV
 local deadline, floor, items_max, bytes_max, records_max, changes_max, history_bytes_max, message_bytes_max,
-  reply_bytes_max, empty_ms, items_count, clients_count = struct.unpack('>dddddddddddd', A[1])
+  reply_bytes_max, empty_ms, items_count, clients_count, turn_ms = struct.unpack('>ddddddddddddd', A[1])
 local batch = A[2]
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -35,9 +37,21 @@ if now > deadline then
 end
 local fields_end = GROUP_ARGS + items_count + clients_count
 
-local got = redis.call('HMGET', group, 'm', 'f' .. batch, unpack(A, GROUP_ARGS + 1, fields_end))
-if got[2] then
+local got = redis.call('HMGET', group, 'm', 'f', 't', unpack(A, GROUP_ARGS + 1, fields_end))
+-- Batches that were given up are marked here: see `resolve.lua`.
+if got[2] and string.find(got[2], batch .. ' ', 1, true) then
   return {'fenced', tostring(now)}
+end
+-- Who lost against others several times has a turn, in which nobody else changes items. A batch's name begins with its instance's.
+local me = string.match(batch, '^[^x]+')
+local has_turn = false
+if got[3] then
+  local holder, until_ms = string.match(got[3], '^(%S+) (%d+)$')
+  has_turn = holder == me
+  local left = tonumber(until_ms) - now
+  if not has_turn and 0 < left and left <= TURN_MAX_MS and 0 < items_count then
+    return {'waits', tostring(now)}
+  end
 end
 
 -- The caller may not know of a failover, or know of one before others do: the server knows.
@@ -77,7 +91,7 @@ local heads = {}
 local function head_of(index)
   local head = heads[index]
   if head == nil then
-    local text = got[2 + index]
+    local text = got[3 + index]
     head = {had = text and true or false}
     if text then
       head.seq, head.created, head.timestamp, head.heard_ms, head.heard_seq, head.ttl, head.expires, head.bytes =
@@ -93,7 +107,7 @@ local last = {}
 local function last_of(index)
   local text = last[index]
   if text == nil then
-    text = got[2 + items_count + index]
+    text = got[3 + items_count + index]
     last[index] = text
   end
   return text or (uses == known and 'n' or 'u')
@@ -385,6 +399,11 @@ if message[1] then
   if A[7] ~= '' then
     redis.call('PUBLISH', A[7], text)
   end
+end
+if has_turn and 0 < done then
+  redis.call('HDEL', group, 't')
+elseif stops and 0 < turn_ms and not is_missing then
+  redis.call('HSET', group, 't', me .. ' ' .. string.format('%.0f', now + turn_ms))
 end
 if not stops then
   return {'done', tostring(now), meta, table.concat(results, '\n')}

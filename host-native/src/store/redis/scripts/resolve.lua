@@ -1,11 +1,20 @@
 -- Finds out what became of a batch whose answer was lost, and sees to it that it does not happen later.
 --
--- KEYS: group, history. ARGV: batch, seq after which it may have been committed, time before which it was not sent.
+-- KEYS: group, history. ARGV: batch, seq after which it may have been committed, time before which it was not sent, time after
+-- which it cannot be carried out anyway: the mark is kept until then, and goes with the next that is made.
 -- Gives: meta or nothing, whether the history reaches back so far (1, 0), the batch's changes (id, fields).
 local group, history = KEYS[1], KEYS[2]
 local batch, after = ARGV[1], tonumber(ARGV[2])
 local meta = redis.call('HGET', group, 'm')
-redis.call('HSET', group, 'f' .. batch, '1')
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local marks = {batch .. ' ' .. ARGV[4]}
+for name, until_ms in string.gmatch(redis.call('HGET', group, 'f') or '', '(%S+) (%d+)\n') do
+  if now <= tonumber(until_ms) and name ~= batch then
+    marks[#marks + 1] = name .. ' ' .. until_ms
+  end
+end
+redis.call('HSET', group, 'f', table.concat(marks, '\n') .. '\n')
 if not meta then
   redis.call('PEXPIRE', group, 3600000)
   return {false, 1, {}}

@@ -8,16 +8,16 @@ use iii_stream_core::command::read_update;
 
 use super::{GROUP, ask, commit, done, options, set, store, store_with, wide};
 use crate::metrics::Metrics;
-use crate::redis_client::{RedisClient, Slot};
 use crate::redis_client::test_server::{TestServer, is_installed};
+use crate::redis_client::{RedisClient, Slot};
 use crate::store::{Store, StoreErrorCause};
 
-fn count() -> Command {
+pub(super) fn count() -> Command {
     let text = r#"{"stream_name":"s","group_id":"g","item_id":"n","ops":[{"type":"increment","path":"","by":1}]}"#;
     read_update(text).expect("a command").command
 }
 
-async fn value_of(store: &dyn Store, item: &'static str) -> String {
+pub(super) async fn value_of(store: &dyn Store, item: &'static str) -> String {
     let (send, receive) = tokio::sync::oneshot::channel();
     let told = Box::new(move |item| {
         let _ = send.send(item);

@@ -1,8 +1,10 @@
 //! Tests of the Redis store, each on a server of its own.
 
 mod alike;
+mod fairness;
 mod faults;
 mod keeping;
+mod waiting;
 mod watching;
 
 use std::sync::Arc;
