@@ -165,6 +165,13 @@ impl Leader {
         self.wake.notify_one();
     }
 
+    /// Redis cannot be heard, or can be again.
+    pub(super) fn set_cut_off(&self, is_cut_off: bool) {
+        let now = self.now();
+        self.state.lock().tenure.set_cut_off(is_cut_off, now);
+        self.wake.notify_one();
+    }
+
     /// The stream's channel is heard from now on.
     pub(super) fn listens(&self) {
         let mut state = self.state.lock();
@@ -489,6 +496,7 @@ impl Leader {
             let hold = Hold {
                 term,
                 fresh_ms: 0,
+                seize_until_ms: 0,
                 delta,
             };
             let answer = self.shared.ground.hold(&self.identity, &hold).await;

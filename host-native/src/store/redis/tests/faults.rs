@@ -8,8 +8,8 @@ use iii_stream_core::command::read_update;
 
 use super::{GROUP, ask, commit, done, options, set, store, store_with, wide};
 use crate::metrics::Metrics;
-use crate::redis_client::RedisClient;
 use crate::redis_client::test_server::{TestServer, is_installed};
+use crate::redis_client::{RedisClient, Slot};
 use crate::store::{Store, StoreErrorCause};
 
 fn count() -> Command {
@@ -117,7 +117,13 @@ async fn a_restart_of_redis_begins_a_new_history() {
         .await
         .expect("a change");
     let before = store.position_now(GROUP).await.expect("a position");
+    let slot = Slot::of(b"t:g:{s:g}");
+    let id_before = client.replication_id(slot);
     server.restart();
+    // A command that was written before the restart was known of belongs to the history before.
+    while client.replication_id(slot) == id_before {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     let second = loop {
         match done(commit(&*store, GROUP, set("a", "2", r#","if":{"seq":1}"#))).await {
             Ok(second) => break second,
@@ -130,6 +136,16 @@ async fn a_restart_of_redis_begins_a_new_history() {
     let after = store.position_now(GROUP).await.expect("a position");
     assert_eq!(after.seq, 2);
     assert_ne!(after.epoch, before.epoch);
+    let kept = store
+        .changes_kept_since_ms(GROUP, 0)
+        .await
+        .expect("an answer");
+    let seqs: Vec<_> = kept.changes.iter().map(|change| change.seq).collect();
+    assert_eq!(
+        (seqs, kept.first),
+        (vec![1, 2], 2),
+        "triggers may need what was before"
+    );
     let again = store.changes_after(GROUP, 1).await.expect("an answer");
     assert_eq!(again.changes.map(|changes| changes.len()), Some(1));
     assert_eq!(
