@@ -11,7 +11,7 @@ let peers;
 before(async () => {
   if (skip) return;
   redis = await startRedis();
-  const adapter = { name: 'redis', config: { redis_url: redis.url, layout: 'compatible' } };
+  const adapter = { name: 'redis', config: { redis_url: redis.url, layout: 'compatible', key_prefix: 'ours:' } };
   servers = await Promise.all([0, 1].map(() => startServer({ stream: { adapter } })));
   peers = await Promise.all(servers.map((server) => server.peer()));
 });
@@ -130,6 +130,27 @@ test('a stream trigger fires where the change was made, and only there', { skip 
   await peers[1].result('stream::set', { ...at(stream, 'second'), data: 1 });
   await until(() => calls[0].length === 1 && calls[1].length === 1, 'both handlers to be called');
   assert.deepEqual(calls, [['first'], ['second']]);
+});
+
+test('our servers call functions of each other\'s workers, and an equal trigger on both fires once', { skip }, async () => {
+  const stream = unique('equal');
+  const [id, far] = [unique('on'), unique('far')];
+  const calls = [];
+  for (const [n, peer] of peers.entries()) {
+    peer.serve(id, (data) => { calls.push([n, data.id]); return { result: null }; });
+    peer.send({ type: 'registertrigger', id: unique('t'), trigger_type: 'stream', function_id: id, config: { stream_name: stream } });
+  }
+  peers[1].serve(far, (data) => ({ result: { from: 1, got: data.x } }));
+  await Promise.all(peers.map((peer) => peer.settled()));
+  await until(async () => (await peers[0].call(far, { x: 2 })).result?.got === 2, 'a function of the other server to be called');
+  await peers[0].result('stream::set', { ...at(stream, 'first'), data: 1 });
+  await peers[1].result('stream::set', { ...at(stream, 'second'), data: 1 });
+  await peers[0].result('stream::set', { ...at(stream, 'last'), data: 1 });
+  await until(() => calls.filter(([n]) => n === 0).length === 2 && calls.some(([n]) => n === 1), 'the handlers to be called');
+  // Each was answered only after its change was handed over: whoever would be called again would have been called by now.
+  await Promise.all(peers.map((peer) => peer.settled()));
+  assert.deepEqual(calls.filter(([n]) => n === 0), [[0, 'first'], [0, 'last']]);
+  assert.deepEqual(calls.filter(([n]) => n === 1), [[1, 'second']]);
 });
 
 test('a lost channel is made good by a fresh sync, and the socket stays', { skip }, async () => {

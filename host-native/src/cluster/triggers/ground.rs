@@ -70,6 +70,7 @@ impl Ground {
             number(ms(options.lease)),
             number(ms(options.lease + options.resume)),
             number(hold.fresh_ms),
+            number(hold.seize_until_ms),
             number(hold.delta.since_ms),
         ];
         push_delta(&mut arguments, &hold.delta);
@@ -145,6 +146,7 @@ impl Ground {
                 seq: logged.seq,
                 changes: heard(changes),
                 is_whole: true,
+                first: seq + 1,
             }),
             None => self.kept(group, 0).await,
         }
@@ -158,6 +160,7 @@ impl Ground {
             seq: kept.seq,
             changes: heard(kept.changes),
             is_whole: kept.is_whole,
+            first: kept.first,
         })
     }
 }

@@ -64,6 +64,8 @@ struct State {
     /// The stream's channel is heard.
     is_listening: bool,
     look_at: Instant,
+    /// Nobody has looked in this term yet.
+    is_first_look: bool,
     read_from: Instant,
     /// Nobody else has the trigger: it is to be forgotten when it is given up.
     forgets: bool,
@@ -110,6 +112,7 @@ impl Leader {
                 generation: 0,
                 is_listening: false,
                 look_at: now,
+                is_first_look: false,
                 read_from: now,
                 forgets: false,
                 is_leaving: false,
@@ -162,6 +165,13 @@ impl Leader {
     pub(super) fn may_be_free(&self) {
         let now = self.now();
         self.state.lock().tenure.may_be_free(now);
+        self.wake.notify_one();
+    }
+
+    /// Redis cannot be heard, or can be again.
+    pub(super) fn set_cut_off(&self, is_cut_off: bool) {
+        let now = self.now();
+        self.state.lock().tenure.set_cut_off(is_cut_off, now);
         self.wake.notify_one();
     }
 
@@ -285,7 +295,11 @@ impl Leader {
         if let Some(pursuit) = &mut state.tenure.pursuit {
             if state.look_at <= now {
                 state.look_at = now + LOOK_INTERVAL;
-                pursuit.look_again();
+                match std::mem::take(&mut state.is_first_look) {
+                    // Messages of one instance say nothing of another that told nobody yet.
+                    true => pursuit.may_have_missed(),
+                    false => pursuit.look_again(),
+                }
             }
             at = at.min(state.look_at);
             if state.is_listening && state.read_from <= now {
@@ -406,6 +420,7 @@ impl Leader {
                         state.gate = Arc::new(Gate::open_until(until));
                         state.generation += 1;
                         state.look_at = Instant::now() + FIRST_LOOK;
+                        state.is_first_look = true;
                         state.read_from = Instant::now();
                         let is_over = state.has_ended;
                         state.is_listening = false;
@@ -489,6 +504,7 @@ impl Leader {
             let hold = Hold {
                 term,
                 fresh_ms: 0,
+                seize_until_ms: 0,
                 delta,
             };
             let answer = self.shared.ground.hold(&self.identity, &hold).await;

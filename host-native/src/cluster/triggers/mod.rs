@@ -206,18 +206,22 @@ impl TriggerType for SharedStreamTriggers {
     }
 }
 
-/// Hears which leases are free.
+/// Hears which leases are free, and whether Redis can be heard at all.
 struct FreeListener(Arc<Mutex<Tables>>);
 
 impl Listener for FreeListener {
     fn hear(&self, _: &str, event: ChannelEvent) {
-        let ChannelEvent::Message(message) = event else {
-            return;
-        };
         let tables = self.0.lock();
-        let identity = std::str::from_utf8(&message).unwrap_or_default();
-        if let Some(running) = tables.leaders.get(identity) {
-            running.leader.may_be_free();
+        let leaders = tables.leaders.values().map(|running| &running.leader);
+        match event {
+            ChannelEvent::Ready => leaders.for_each(|leader| leader.set_cut_off(false)),
+            ChannelEvent::Lost => leaders.for_each(|leader| leader.set_cut_off(true)),
+            ChannelEvent::Message(message) => {
+                let identity = std::str::from_utf8(&message).unwrap_or_default();
+                if let Some(running) = tables.leaders.get(identity) {
+                    running.leader.may_be_free();
+                }
+            }
         }
     }
 }

@@ -87,6 +87,8 @@ pub(super) struct Found<C> {
     pub(super) changes: Vec<C>,
     /// Whether that is all that was asked for.
     pub(super) is_whole: bool,
+    /// Where the history of this name begins; changes before it are of an earlier one.
+    pub(super) first: u64,
 }
 
 /// A change that is due.
@@ -346,7 +348,7 @@ impl<C: Numbered> Pursuit<C> {
         course.phase = Phase::Live;
         if !self.is_halted {
             let epoch = found.epoch.clone();
-            self.take_found(group, found, is_same);
+            self.take_found(group, found);
             for held in held {
                 again |= held.epoch != epoch;
                 self.take_held(group, &epoch, held);
@@ -380,18 +382,24 @@ impl<C: Numbered> Pursuit<C> {
         }
     }
 
-    fn take_found(&mut self, group: &Arc<str>, found: Found<C>, is_same: bool) {
+    fn take_found(&mut self, group: &Arc<str>, found: Found<C>) {
         let Found {
             epoch,
             seq,
             changes,
             is_whole,
+            first,
         } = found;
         let Some(course) = self.groups.get_mut(group) else {
             return;
         };
-        let taken = course.taken.as_ref().filter(|_| is_same);
-        let mut next = taken.map(|place| place.seq + 1);
+        // Of another history, also what went before it is due, from where the one that was followed ended.
+        let is_other = |place: &Place| place.epoch != epoch;
+        let is_other = course.taken.as_ref().is_some_and(is_other);
+        let mut next = course.taken.as_ref().map(|place| match is_other {
+            true => first.min(place.seq + 1),
+            false => place.seq + 1,
+        });
         if next.is_none() && !is_whole {
             // How many came before what is left is not known.
             self.lost += 1;
@@ -408,8 +416,8 @@ impl<C: Numbered> Pursuit<C> {
             return;
         };
         let up_to = next.unwrap_or(0);
-        if up_to <= seq {
-            self.lost += next.map_or(0, |next| seq + 1 - next);
+        if up_to <= seq || is_other {
+            self.lost += next.map_or(0, |next| (seq + 1).saturating_sub(next));
             course.pass(&epoch, seq);
             self.mark(group);
         }

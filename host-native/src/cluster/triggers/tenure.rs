@@ -6,6 +6,9 @@ use super::pursuit::{Cursor, Delta, Numbered, Pursuit};
 /// How long after a failed call the lease is asked for again.
 const RETRY_MS: u64 = 200;
 
+/// How long a call that takes the lease from another instance may be on its way at least: clocks are only estimated.
+const SEIZE_TIME_MIN_MS: u64 = 250;
+
 /// Part of the lease that is given away, so that clocks that do not run alike cannot make two leaders: a tenth.
 const SAFETY_PART: u64 = 10;
 
@@ -25,6 +28,9 @@ pub(super) struct Hold {
     pub(super) term: u64,
     /// From where on a trigger that nobody knows begins, in Unix milliseconds by Redis.
     pub(super) fresh_ms: u64,
+    /// Until when the lease may be taken from another instance, in Unix milliseconds by Redis: a call that Redis gets only after
+    /// it was away must not come before that of the one that leads.
+    pub(super) seize_until_ms: u64,
     /// What is new in the cursor; written only where the term still is this one.
     pub(super) delta: Delta,
 }
@@ -65,6 +71,10 @@ pub(super) struct Tenure<C> {
     until: u64,
     ask_at: u64,
     is_asking: bool,
+    /// Redis cannot be heard.
+    is_cut_off: bool,
+    /// Until then the lease is left to whoever leads.
+    patient_until: u64,
     /// Where a trigger that nobody knows begins, as it was when it was bound here; `None`: now.
     fresh: Option<Cursor>,
     /// What is followed while the term lasts.
@@ -80,6 +90,8 @@ impl<C: Numbered> Tenure<C> {
             until: 0,
             ask_at: 0,
             is_asking: false,
+            is_cut_off: false,
+            patient_until: 0,
             fresh: Some(fresh),
             pursuit: None,
         }
@@ -94,12 +106,30 @@ impl<C: Numbered> Tenure<C> {
     pub(super) fn may_be_free(&mut self, now: u64) {
         if self.pursuit.is_none() {
             self.ask_at = self.ask_at.min(now);
+            self.patient_until = now;
+        }
+    }
+
+    /// Redis cannot be heard, or can be again. Whoever leads renews the lease at once then, also if it has ended meanwhile; the
+    /// others leave it the time of a lease for that.
+    pub(super) fn set_cut_off(&mut self, is_cut_off: bool, now: u64) {
+        let was_cut_off = std::mem::replace(&mut self.is_cut_off, is_cut_off);
+        if was_cut_off && !is_cut_off {
+            self.patient_until = now + self.times.lease_ms;
+            if self.pursuit.is_some() {
+                self.ask_at = self.ask_at.min(now);
+            }
         }
     }
 
     /// The call that is due. It must be answered by [`Tenure::answered`] or [`Tenure::failed`].
     pub(super) fn ask(&mut self, now: u64, redis_ms: u64) -> Option<Hold> {
         if self.is_asking || now < self.ask_at {
+            return None;
+        }
+        let is_patient = self.is_cut_off || now < self.patient_until;
+        if is_patient && self.pursuit.is_none() {
+            self.ask_at = self.patient_until.max(now + self.times.renew_ms);
             return None;
         }
         self.is_asking = true;
@@ -110,6 +140,7 @@ impl<C: Numbered> Tenure<C> {
                 .fresh
                 .as_ref()
                 .map_or(redis_ms, |cursor| cursor.since_ms),
+            seize_until_ms: redis_ms + self.times.renew_ms.max(SEIZE_TIME_MIN_MS),
             delta: delta.unwrap_or_default(),
         })
     }

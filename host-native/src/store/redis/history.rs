@@ -41,6 +41,8 @@ pub struct Kept {
     pub changes: Vec<Arc<Change>>,
     /// Whether the history reaches back to that time.
     pub is_whole: bool,
+    /// Where the history of this name begins. Changes before it are of one that Redis had before it was restarted.
+    pub first: u64,
 }
 
 /// One entry of a history.
@@ -153,6 +155,7 @@ impl Shared {
                 seq: 0,
                 changes: Vec::new(),
                 is_whole: true,
+                first: 1,
             });
         };
         let meta = Meta::read(&meta)?;
@@ -166,6 +169,7 @@ impl Shared {
             seq: meta.seq,
             changes,
             is_whole: reaches || is_quiet,
+            first: meta.first,
         })
     }
 }

@@ -70,7 +70,7 @@ if got[1] then
   if replication ~= A[3] then
     local told = replication_now()
     if told ~= replication then
-      redis.call('DEL', history)
+      -- What went before stays, until the history is trimmed: for triggers that have not come so far.
       epoch, replication, first, trimmed = batch, told, seq + 1, total
       event_ms, gone_ms, sync_ms = math.max(event_ms, floor), math.max(gone_ms, floor), math.max(sync_ms, floor)
     end

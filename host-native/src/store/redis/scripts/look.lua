@@ -30,7 +30,6 @@ if m then
   if replication ~= A[1] then
     local told = replication_now()
     if told ~= replication then
-      redis.call('DEL', history)
       epoch, replication, first, trimmed = A[2], told, seq + 1, total
       event_ms, gone_ms, sync_ms = math.max(event_ms, floor), math.max(gone_ms, floor), math.max(sync_ms, floor)
     end

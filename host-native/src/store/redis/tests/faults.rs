@@ -136,6 +136,16 @@ async fn a_restart_of_redis_begins_a_new_history() {
     let after = store.position_now(GROUP).await.expect("a position");
     assert_eq!(after.seq, 2);
     assert_ne!(after.epoch, before.epoch);
+    let kept = store
+        .changes_kept_since_ms(GROUP, 0)
+        .await
+        .expect("an answer");
+    let seqs: Vec<_> = kept.changes.iter().map(|change| change.seq).collect();
+    assert_eq!(
+        (seqs, kept.first),
+        (vec![1, 2], 2),
+        "triggers may need what was before"
+    );
     let again = store.changes_after(GROUP, 1).await.expect("an answer");
     assert_eq!(again.changes.map(|changes| changes.len()), Some(1));
     assert_eq!(
