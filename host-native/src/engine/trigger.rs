@@ -80,7 +80,7 @@ const BINDINGS_MAX: usize = 100_000;
 const TYPES_MAX: usize = 10_000;
 
 /// Trigger types and bindings by id. A binding of a type that nobody provides is parked, and fires once somebody does.
-/// Bindings of other instances that have to be known here are bound by [`StandIns`].
+/// Bindings of other instances that have to be known here are bound by `StandIns`.
 pub struct Triggers {
     server: OwnerId,
     tables: Mutex<Tables>,

@@ -214,7 +214,7 @@ impl Outbox {
     }
 
     /// Queues an answer, to leave together with what else its turn brings. Answers are owed and do not count towards the bound,
-    /// so that they cost their peer no events. One for whom [`ANSWER_QUEUES_MAX`] times the bound waits is closed as a slow one.
+    /// so that they cost their peer no events. One for whom `ANSWER_QUEUES_MAX` times the bound waits is closed as a slow one.
     pub fn answer(&self, frame: Frame) {
         let mut state = self.state.lock();
         if state.close.is_some() {

@@ -132,7 +132,9 @@ async fn a_failover_heals_calls_and_channels() {
     while !matches!(incr(&client, "a").await, Ok(Value::Int(_))) {
         assert!(begin.elapsed() < WAIT_MAX);
     }
-    assert_ne!(client.replication_id(slot), before);
+    let after = client.replication_id(slot);
+    assert_eq!(after.len(), 40);
+    assert_ne!(after, before);
     client.publish(&news, b"back").await.expect("done");
     hearing.expect(message("back")).await;
     // Where the plain channel was heard at the killed server, it has moved.

@@ -228,7 +228,7 @@ impl StreamFile {
 
     /// Makes the space of extents free: the next write may take it. Those that were replaced are given back once the
     /// manifest that does not refer to them is lasting; those of a fold that failed, once it is sure that no manifest
-    /// refers to them: see [`super::Manifest::append`].
+    /// refers to them: see `Manifest::append`.
     pub fn release(&mut self, extents: impl IntoIterator<Item = Extent>) {
         for extent in extents {
             let range = extent.range();

@@ -6,8 +6,8 @@
 //! Pt:<stream> channel of a stream with triggers   Pstreams, Pgroups:<stream> index   Pdue groups with items that go
 //! ```
 //!
-//! Reading order: a command waits in its group's line ([`lines`]); all that waits is decided on what is known ([`deciding`],
-//! [`known`]) and sent as one script call ([`committing`], `scripts/commit.lua`), which verifies, counts sequence and time, writes,
+//! Reading order: a command waits in its group's line (`lines.rs`); all that waits is decided on what is known (`deciding.rs`,
+//! `known.rs`) and sent as one script call (`committing.rs`, `scripts/commit.lua`), which verifies, counts sequence and time, writes,
 //! and publishes. Groups do not wait for each other.
 
 mod answer;
