@@ -396,7 +396,9 @@ test('where the history does not reach there is a reset, but an item that has no
   assert.equal(await begins(0, 'quiet'), 'reset of quiet', 'its creation is not known any more');
   assert.equal(await begins(1, 'busy'), 'reset of busy');
   await call('delete', { ...at, item_id: 'gone' }, by);
-  assert.equal(await begins(2, 'gone'), 'reset of ', 'nobody knows since when there is none');
+  // Redis trims a history seldom, so it may hold an eighth more.
+  if (keeps === 'redis') assert.match(await begins(2, 'gone'), /^(reset of |resume from 2)$/);
+  else assert.equal(await begins(2, 'gone'), 'reset of ', 'nobody knows since when there is none');
   assert.equal(await begins(5, 'gone'), 'resume from 5', 'its delete follows');
   await all(range(10), (n) => call('set', { ...at, item_id: 'busy', data: n }, by));
   assert.equal(await begins(5, 'gone'), 'reset of ');
@@ -409,7 +411,8 @@ test('where the history does not reach there is a reset, but an item that has no
   assert.equal(await begins(1, 'quiet'), 'reset of quiet', 'an event of its own is a change that it was not told of');
 });
 
-test('the history is bounded by bytes, and lacks values that nobody asked for', async () => {
+const alwaysValues = keeps === 'redis' && 'the history in Redis has all values: no instance knows what the subscribers of the others take';
+test('the history is bounded by bytes, and lacks values that nobody asked for', { skip: alwaysValues }, async () => {
   const short = await own({ history_bytes_max: 100_000, history_changes_max: 1_000 });
   const by = await short.peer();
   const at = place();
@@ -711,7 +714,8 @@ test('a join that waits for its guard does not begin with what another subscript
   assert.equal((await connection.next()).seq, 4_001, 'what it had goes on');
 });
 
-test('a group that was forgotten has another history', { timeout: 110_000 }, async () => {
+const keptLong = keeps === 'redis' && 'Redis keeps an empty group for an hour';
+test('a group that was forgotten has another history', { timeout: 110_000, skip: keptLong }, async () => {
   // It is forgotten within half a minute of its last visitor. Over HTTP one reads its position without staying.
   const { at, epoch } = forgotten;
   const base = server.subscribers.replace('ws:', 'http:');
