@@ -40,12 +40,24 @@ impl Waiting {
         self.0.append(&mut later.0);
     }
 
-    /// Forgets all joins that were left again before they could begin: nobody waits for them, and no guard was asked about them.
+    /// Forgets the joins that were left again before they could begin, each with its leave: nobody waits for them, and no guard was
+    /// asked about them.
     fn forget_what_was_left(&mut self) {
-        let is_leave = |said: &Said| matches!(said, Said::Leave);
-        if let Some(last_leave) = self.0.iter().rposition(is_leave) {
-            self.0.drain(..last_leave);
+        let mut kept: VecDeque<Said> = VecDeque::with_capacity(self.0.len());
+        for said in self.0.drain(..) {
+            let mut is_needed = true;
+            if matches!(said, Said::Leave) {
+                while matches!(kept.back(), Some(Said::Join(..))) {
+                    kept.pop_back();
+                    // What was there before them has left already.
+                    is_needed = !matches!(kept.back(), Some(Said::Leave));
+                }
+            }
+            if is_needed {
+                kept.push_back(said);
+            }
         }
+        self.0 = kept;
     }
 }
 
@@ -85,6 +97,26 @@ mod tests {
             last = Some(said);
         }
         assert!(matches!(last, Some(Said::Join(join, _)) if &*join.subscription_id == "999"));
+    }
+
+    #[test]
+    fn leaves_of_nothing_are_kept_up_to_the_bound() {
+        let mut waiting = Waiting::default();
+        for _ in 0..WAITING_MAX {
+            assert!(waiting.keep(Said::Leave));
+        }
+        assert!(!waiting.keep(Said::Leave));
+    }
+
+    #[test]
+    fn what_replaced_another_and_was_left_leaves_that_one() {
+        let mut waiting = Waiting::default();
+        for number in 0..WAITING_MAX as u64 {
+            assert!(waiting.keep(join(number)));
+        }
+        assert!(waiting.keep(Said::Leave));
+        assert!(matches!(waiting.next(), Some(Said::Leave)));
+        assert!(waiting.next().is_none());
     }
 
     #[test]
