@@ -105,11 +105,7 @@ impl Node {
     }
 
     pub(super) fn replication_id(&self) -> Arc<str> {
-        match &*self.link.borrow() {
-            Link::Up(_) => self.facts.read().replication_id.clone(),
-            // What comes back may be another, or have lost something.
-            Link::Down { .. } => Arc::from(""),
-        }
+        self.facts.read().replication_id.clone()
     }
 
     pub(super) fn now_ms(&self) -> u64 {

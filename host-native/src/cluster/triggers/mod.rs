@@ -2,7 +2,7 @@
 //! leads, and calls the function once for each change.
 //!
 //! Reading order: `pursuit.rs` follows the changes (`course.rs` one group's), `tenure.rs` decides who leads; both are pure, and
-//! `model_test.rs` tries them. `leader.rs` carries it out for one trigger, with what `ground.rs` asks of Redis and `taps.rs` hears
+//! `model_test/` tries them. `leader.rs` carries it out for one trigger, with what `ground.rs` asks of Redis and `taps.rs` hears
 //! from it; `handed.rs` goes with a change through the lanes. `knowledge.rs` is what this instance knows without asking.
 
 mod course;
