@@ -8,8 +8,8 @@ use iii_stream_core::command::read_update;
 
 use super::{GROUP, ask, commit, done, options, set, store, store_with, wide};
 use crate::metrics::Metrics;
-use crate::redis_client::{RedisClient, Slot};
 use crate::redis_client::test_server::{TestServer, is_installed};
+use crate::redis_client::{RedisClient, Slot};
 use crate::store::{Store, StoreErrorCause};
 
 pub(super) fn count() -> Command {
