@@ -156,6 +156,33 @@ pub fn read_body(
     })
 }
 
+/// Reads the change of a body whose value was cut out: what stands before the value's text, and what stands after it.
+///
+/// Errors: [`RestoreError::Malformed`].
+pub fn read_body_without_value(
+    before: &[u8],
+    after: &[u8],
+    seq: u64,
+    timestamp: u64,
+    base: Option<u64>,
+) -> Result<Change, RestoreError> {
+    let mut source = Source::new(before);
+    let flags = source.byte()?;
+    if flags & EVENT == EVENT || flags & HAS_VALUE == 0 {
+        return Err(source.wrong("this is no body that a value was cut out of"));
+    }
+    let mut body = Vec::with_capacity(before.len() + after.len());
+    body.push(flags & !HAS_VALUE);
+    if flags & HAS_ITEM != 0 {
+        push_text(&mut body, source.text()?);
+    }
+    // The length of the value is left.
+    source.number()?;
+    source.end()?;
+    body.extend_from_slice(after);
+    read_body(&body, seq, timestamp, base)
+}
+
 /// No checksum vouches for what comes from elsewhere, so texts are checked again.
 fn json(source: &mut Source<'_>) -> Result<Json, RestoreError> {
     let text = Json::from_text(source.text()?);

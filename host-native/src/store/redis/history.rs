@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use iii_stream_core::relay::read_body;
-use iii_stream_core::{Change, GroupRef, Kind};
+use hashbrown::HashMap;
+use iii_stream_core::relay::{read_body, read_body_without_value};
+use iii_stream_core::{Change, GroupRef, Json, Kind, apply_ops_json};
 use redis::Value;
 
 use super::answer::{Parts, score_of, store_error};
@@ -53,6 +54,8 @@ pub(super) struct Entry {
     /// The batch that it was committed with, a colon, and its place in there.
     pub(super) batch: String,
     body: Option<Vec<u8>>,
+    /// The change that has the value which this one lacks, and what stands around the value in the body.
+    without_value: Option<(u64, Vec<u8>, Vec<u8>)>,
 }
 
 impl Entry {
@@ -70,7 +73,9 @@ impl Entry {
             base: None,
             batch: String::new(),
             body: None,
+            without_value: None,
         };
+        let (mut before, mut after) = (Vec::new(), Vec::new());
         let mut fields = entry.parts()?;
         while 0 < fields.len() {
             match fields.text()?.as_str() {
@@ -86,28 +91,91 @@ impl Entry {
                     read.batch = next()?.to_owned();
                 }
                 "d" => read.body = Some(fields.bytes()?),
+                "f" => {
+                    let valued = number(&fields.text()?)?;
+                    read.without_value = Some((valued, Vec::new(), Vec::new()));
+                }
+                "b" => before = fields.bytes()?,
+                "a" => after = fields.bytes()?,
                 _ => drop(fields.bytes()?),
             }
+        }
+        if let Some(parts) = &mut read.without_value {
+            (parts.1, parts.2) = (before, after);
         }
         Ok(read)
     }
 
     pub(super) fn change(&self) -> Result<Arc<Change>, StoreError> {
-        let body = self.body.as_deref().unwrap_or_default();
-        let change = read_body(body, self.seq, self.timestamp, self.base);
+        let (seq, timestamp, base) = (self.seq, self.timestamp, self.base);
+        let change = match &self.without_value {
+            Some((_, before, after)) => {
+                read_body_without_value(before, after, seq, timestamp, base)
+            }
+            None => {
+                let body = self.body.as_deref().unwrap_or_default();
+                read_body(body, seq, timestamp, base)
+            }
+        };
         change
             .map(Arc::new)
             .map_err(|_| damaged("a change in a history"))
     }
 }
 
-/// The changes of an array of entries, in its order.
-pub(super) fn changes_of(mut entries: Parts) -> Result<Vec<Arc<Change>>, StoreError> {
+/// The changes of an array of entries, in its order. Values are missing where operations lead to them.
+pub(super) fn changes_of(entries: Parts) -> Result<Vec<Arc<Change>>, StoreError> {
+    Ok(changes_with_origin(entries)?.0)
+}
+
+/// The same, with the first change that must be read too where all values are needed.
+pub(super) fn changes_with_origin(
+    mut entries: Parts,
+) -> Result<(Vec<Arc<Change>>, Option<u64>), StoreError> {
     let mut changes = Vec::with_capacity(entries.len());
+    let mut origin: Option<u64> = None;
     while let Some(entry) = entries.next() {
-        changes.push(Entry::read(entry)?.change()?);
+        let entry = Entry::read(entry)?;
+        if let Some((valued, ..)) = entry.without_value {
+            origin = Some(origin.map_or(valued, |origin| origin.min(valued)));
+        }
+        changes.push(entry.change()?);
     }
-    Ok(changes)
+    Ok((changes, origin))
+}
+
+/// Fills in values that operations lead to, as far as the values before are known.
+pub(super) fn fill_values(changes: &mut [Arc<Change>]) -> Result<(), StoreError> {
+    let mut values: HashMap<Arc<str>, (u64, Json)> = HashMap::new();
+    for change in changes {
+        let Some(item) = change.item.clone() else {
+            continue;
+        };
+        if let (Kind::Update, None, Some(ops)) = (&change.kind, &change.value, &change.ops)
+            && let Some((seq, value)) = values.get(&item)
+            && change.base == Some(*seq)
+        {
+            let applied = apply_ops_json(Some(value.as_str()), ops.as_str());
+            let value = applied.map(|applied| Json::from_text(&applied.value));
+            let Ok(Ok(value)) = value else {
+                return Err(damaged("a change in a history"));
+            };
+            Arc::make_mut(change).value = Some(value);
+        }
+        match (&change.kind, &change.value) {
+            (Kind::Create | Kind::Update, Some(value)) => {
+                values.insert(item, (change.seq, value.clone()));
+            }
+            (Kind::Event { .. }, _) => {}
+            _ => drop(values.remove(&item)),
+        }
+    }
+    Ok(())
+}
+
+/// Whether a change has a value that is to be told and is not known.
+pub(super) fn lacks_value(change: &Change) -> bool {
+    change.value.is_none() && !matches!(change.kind, Kind::Event { .. })
 }
 
 impl Shared {
@@ -142,6 +210,27 @@ impl Shared {
         }
     }
 
+    /// Where the history of a group is, with all changes after a sequence if they and their values are known.
+    pub(super) async fn logged(
+        &self,
+        group: GroupRef<'_>,
+        after_seq: u64,
+    ) -> Result<Logged, StoreError> {
+        let look = Look {
+            changes_after: Some(after_seq),
+            needs_values: true,
+            ..Look::of(Reading::Nothing)
+        };
+        let looked = self.look(&self.keys.group(group), look).await?;
+        let is_whole =
+            |changes: &Vec<Arc<Change>>| !changes.iter().any(|change| lacks_value(change));
+        Ok(Logged {
+            epoch: looked.meta.epoch,
+            seq: looked.meta.seq,
+            changes: looked.changes.filter(is_whole),
+        })
+    }
+
     async fn changes_kept(&self, keys: &GroupKeys, ms: u64) -> Result<Kept, StoreError> {
         let mut commands = redis::Pipeline::with_capacity(2);
         commands.atomic();
@@ -162,7 +251,11 @@ impl Shared {
         let mut changes = changes_of(answers.parts()?)?;
         // Timestamps may run ahead of the clock, but none is behind it.
         let reaches = meta.first <= 1 || changes.first().is_some_and(|first| first.timestamp < ms);
+        fill_values(&mut changes)?;
         changes.retain(|change| ms <= change.timestamp);
+        let len = changes.len();
+        changes.retain(|change| !lacks_value(change));
+        let reaches = reaches && changes.len() == len;
         let is_quiet = meta.event_ms < ms;
         Ok(Kept {
             epoch: meta.epoch,
@@ -181,17 +274,7 @@ impl RedisStore {
         group: GroupRef<'_>,
         after_seq: u64,
     ) -> Result<Logged, StoreError> {
-        let keys = self.shared.keys.group(group);
-        let look = Look {
-            changes_after: Some(after_seq),
-            ..Look::of(Reading::Nothing)
-        };
-        let looked = self.shared.look(&keys, look).await?;
-        Ok(Logged {
-            epoch: looked.meta.epoch,
-            seq: looked.meta.seq,
-            changes: looked.changes,
-        })
+        self.shared.logged(group, after_seq).await
     }
 
     /// The changes of a group since a time by the clock of Redis, and perhaps some before: timestamps may run ahead of it. A

@@ -69,10 +69,10 @@ impl Head {
                     heard_seq,
                     ttl_ms,
                     expires_ms,
-                    _,
+                    ..,
                 ],
                 rest,
-            ) = numbers::<8>(bytes)?;
+            ) = numbers::<10>(bytes)?;
             rest.is_empty().then_some(Self {
                 seq: seq?,
                 created_seq: created_seq?,
@@ -152,11 +152,17 @@ mod tests {
         assert_eq!((&*meta.epoch, &*meta.replication_id), ("e1", "r1"));
         assert_eq!((meta.seq, meta.first), (7, 6));
         assert_eq!((meta.latest_ms(), meta.items), (100, 2));
-        let head = written(&[7.0, 5.0, 100.0, 101.0, 8.0, -1.0, -1.0, 12.0], "");
+        let head = written(
+            &[7.0, 5.0, 100.0, 101.0, 8.0, -1.0, -1.0, 12.0, 7.0, 0.0],
+            "",
+        );
         let head = Head::read(&head).expect("a head");
         assert_eq!((head.seq, head.created_seq, head.heard_seq), (7, 5, 8));
         assert_eq!((head.ttl_ms, head.expires_ms), (None, None));
-        let head = written(&[7.0, 5.0, 100.0, 101.0, 8.0, 50.0, 150.0, 12.0], "");
+        let head = written(
+            &[7.0, 5.0, 100.0, 101.0, 8.0, 50.0, 150.0, 12.0, 5.0, 90.0],
+            "",
+        );
         let head = Head::read(&head).expect("a head");
         assert_eq!((head.ttl_ms, head.expires_ms), (Some(50), Some(150)));
     }
@@ -168,8 +174,8 @@ mod tests {
             b"e1 r1".to_vec(),
             written(&[7.0; 12], "e1"),
             written(&[-1.0; 12], "e1 r1"),
-            written(&[0.5; 8], ""),
-            written(&[-1.0; 8], ""),
+            written(&[0.5; 10], ""),
+            written(&[-1.0; 10], ""),
         ];
         for bytes in wrong {
             let causes = [

@@ -51,7 +51,6 @@ use crate::metrics::Metrics;
 use crate::redis_client::{RedisClient, Slot};
 use keys::{GroupKeys, Keys};
 use lines::{Line, Lines, Turn};
-use reading::{Look, Reading};
 use watching::{Begun, Histories, Placed, Watching};
 use work::{Pending, Task};
 
@@ -421,18 +420,7 @@ impl Histories for Shared {
         group: GroupRef<'a>,
         after_seq: u64,
     ) -> BoxFuture<'a, Result<Logged, StoreError>> {
-        Box::pin(async move {
-            let look = Look {
-                changes_after: Some(after_seq),
-                ..Look::of(Reading::Nothing)
-            };
-            let looked = self.look(&self.keys.group(group), look).await?;
-            Ok(Logged {
-                epoch: looked.meta.epoch,
-                seq: looked.meta.seq,
-                changes: looked.changes,
-            })
-        })
+        Box::pin(self.logged(group, after_seq))
     }
 }
 

@@ -9,7 +9,7 @@ use super::Shared;
 use super::answer::{Parts, store_error};
 use super::arguments::Arguments;
 use super::committing::EMPTY_MS;
-use super::history::changes_of;
+use super::history::{changes_with_origin, fill_values};
 use super::kept::{Head, Meta};
 use super::keys::GroupKeys;
 use super::scripts::LOOK;
@@ -27,6 +27,8 @@ pub(super) struct Look<'w> {
     /// Changes only where the history has this name.
     pub(super) epoch: Option<&'w str>,
     pub(super) changes_after: Option<u64>,
+    /// Whether these are wanted with values also where operations lead to them.
+    pub(super) needs_values: bool,
     pub(super) clients: &'w Clients,
 }
 
@@ -50,6 +52,8 @@ pub(super) struct Looked {
     clients: Vec<ClientRecord>,
     /// `None`: they were not asked for, or the history does not reach back.
     pub(super) changes: Option<Vec<Arc<Change>>>,
+    /// The first change that must be read too where these are needed with values.
+    origin: Option<u64>,
 }
 
 const NO_CLIENTS: &Clients = &None;
@@ -61,6 +65,7 @@ impl<'w> Look<'w> {
             syncs: false,
             epoch: None,
             changes_after: None,
+            needs_values: false,
             clients: NO_CLIENTS,
         }
     }
@@ -155,6 +160,7 @@ impl Shared {
             syncs: true,
             epoch: Some(&wish.since.epoch),
             changes_after: Some(since),
+            needs_values: wish.needs_values,
             clients: &wish.clients,
             ..Look::of(item.map_or(Reading::Nothing, Reading::Item))
         };
@@ -205,6 +211,31 @@ impl Shared {
         keys: &GroupKeys,
         look: Look<'_>,
     ) -> Result<Looked, StoreError> {
+        let mut looked = self.look_once(keys, &look, look.changes_after).await?;
+        let Some(after) = look.changes_after.filter(|_| look.needs_values) else {
+            return Ok(looked);
+        };
+        let origin = looked.origin.filter(|origin| *origin <= after);
+        if let Some(origin) = origin.filter(|origin| looked.meta.first <= *origin) {
+            // The values that the first of these changes begin with are older.
+            let more = self.look_once(keys, &look, Some(origin - 1)).await?;
+            if more.changes.is_some() {
+                looked = more;
+            }
+        }
+        if let Some(changes) = &mut looked.changes {
+            fill_values(changes)?;
+            changes.retain(|change| after < change.seq);
+        }
+        Ok(looked)
+    }
+
+    async fn look_once(
+        &self,
+        keys: &GroupKeys,
+        look: &Look<'_>,
+        changes_after: Option<u64>,
+    ) -> Result<Looked, StoreError> {
         let mut arguments = Arguments::default();
         arguments.push(self.replication_id(keys.slot).as_bytes());
         arguments.push(self.new_name());
@@ -223,7 +254,7 @@ impl Shared {
         arguments.push_number(PAGE_BYTES_MAX as u64);
         arguments.push_number(EMPTY_MS);
         arguments.push(look.epoch.unwrap_or("*"));
-        match look.changes_after.filter(|_| self.options.keeps_history) {
+        match changes_after.filter(|_| self.options.keeps_history) {
             Some(after) => arguments.push_number(after),
             None => arguments.push("-"),
         }
@@ -274,9 +305,12 @@ impl Shared {
                 clients.push(ClientRecord { last, tag });
             }
         }
-        let changes = match parts.next() {
-            Some(Value::Array(changes)) => Some(changes_of(Parts::of(Value::Array(changes))?)?),
-            _ => None,
+        let (changes, origin) = match parts.next() {
+            Some(Value::Array(changes)) => {
+                let (changes, origin) = changes_with_origin(Parts::of(Value::Array(changes))?)?;
+                (Some(changes), origin)
+            }
+            _ => (None, None),
         };
         Ok(Looked {
             meta,
@@ -286,6 +320,7 @@ impl Shared {
             has_more,
             clients,
             changes,
+            origin,
         })
     }
 }

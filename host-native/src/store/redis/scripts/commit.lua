@@ -20,8 +20,10 @@ local COMMAND_ARGS = 10
 -- Numbers of a group's meta; epoch and replication id follow. Binary, because text costs more than all the rest.
 local META = '>dddddddddddd'
 -- Numbers of an item's head.
-local HEAD = '>dddddddd'
+local HEAD = '>dddddddddd'
 local GROUP_ARGS = 8
+-- Values that operations lead to are left out of the history, up to so many bytes of operations: who needs them applies these.
+local OPS_BYTES_MAX = 65536
 -- A turn is never longer.
 local TURN_MAX_MS = 1000
 
@@ -94,8 +96,8 @@ local function head_of(index)
     local text = got[3 + index]
     head = {had = text and true or false}
     if text then
-      head.seq, head.created, head.timestamp, head.heard_ms, head.heard_seq, head.ttl, head.expires, head.bytes =
-        struct.unpack(HEAD, text)
+      head.seq, head.created, head.timestamp, head.heard_ms, head.heard_seq, head.ttl, head.expires, head.bytes,
+        head.valued, head.ops_bytes = struct.unpack(HEAD, text)
       head.had_created, head.had_expires = head.created, head.expires
     end
     heads[index] = head
@@ -148,10 +150,12 @@ end
 
 local had_history = first <= seq
 local message = {}
-local function keep(body, timestamp, base, index)
+-- `before` and `after`: the body without its value, which is that at `valued` with all operations since.
+local function keep(body, timestamp, base, index, valued, before, after)
   local number = seq .. ''
   local line = number .. ' ' .. timestamp .. ' ' .. base
-  local cost = keeps_bodies and #body + 160 or 160
+  local kept_bytes = valued and #before + #after or #body
+  local cost = keeps_bodies and kept_bytes + 160 or 160
   if history_bytes_max < cost or changes_max == 0 then
     if first < seq then
       redis.call('DEL', history)
@@ -160,7 +164,9 @@ local function keep(body, timestamp, base, index)
   else
     total = total + cost
     local about = timestamp .. ' ' .. base .. ' ' .. batch .. ':' .. index .. ' ' .. total
-    if keeps_bodies then
+    if valued then
+      redis.call('XADD', history, number .. '-0', 'h', about, 'f', valued, 'b', before, 'a', after)
+    elseif keeps_bodies then
       redis.call('XADD', history, number .. '-0', 'h', about, 'd', body)
     else
       redis.call('XADD', history, number .. '-0', 'h', about)
@@ -227,7 +233,16 @@ while done < commands and not stops do
         bytes = bytes - old_bytes + new_bytes
         local body, from = A[at + 8], tonumber(A[at + 9])
         head.body, head.from, head.is_changed = body, from, true
-        line = keep(body, timestamp .. '', base, done)
+        local before, after = string.sub(body, 1, from), string.sub(body, from + length + 1)
+        local ops_bytes = (head.ops_bytes or 0) + #before + #after + 160
+        local has_ops = string.byte(body) % 32 >= 16
+        if keeps_bodies and has_ops and base ~= '-' and first <= head.valued and ops_bytes <= length and ops_bytes <= OPS_BYTES_MAX then
+          head.ops_bytes = ops_bytes
+          line = keep(body, timestamp .. '', base, done, string.format('%.0f', head.valued), before, after)
+        else
+          head.valued, head.ops_bytes = seq, 0
+          line = keep(body, timestamp .. '', base, done)
+        end
       end
     elseif op == 'q' or op == 'Q' then
       local change = '-'
@@ -338,7 +353,7 @@ for index, head in pairs(heads) do
     if head.seq then
       writes[written + 1] = field
       writes[written + 2] = struct.pack(HEAD, head.seq, head.created, head.timestamp, head.heard_ms, head.heard_seq,
-        head.ttl, head.expires, head.bytes)
+        head.ttl, head.expires, head.bytes, head.valued, head.ops_bytes)
       written = written + 2
       if head.body then
         writes[written + 1] = 'v' .. id

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use iii_stream_core::command::read_delete;
-use iii_stream_core::{Draft, GroupLimits, GroupRef, Json, Kind, Ttl};
+use iii_stream_core::command::{read_delete, read_update};
+use iii_stream_core::{Draft, GroupLimits, GroupRef, Json, Kind, Position, Ttl};
 
 use super::{GROUP, ask, commit, done, options, set, store, store_with, wide};
 use crate::redis_client::test_server::{TestServer, is_installed};
-use crate::store::Store;
+use crate::store::{ResumeWish, Store};
 
 #[tokio::test]
 async fn an_item_goes_when_its_time_has_come() {
@@ -202,5 +202,82 @@ async fn a_store_without_history_says_so() {
         .expect("a change");
     let logged = store.changes_after(GROUP, 0).await.expect("an answer");
     assert_eq!((logged.seq, logged.changes), (1, None));
+    client.close().await;
+}
+
+/// `stream::update` that appends a token to the text of an item.
+fn append(token: usize) -> iii_stream_core::Command {
+    let text = format!(
+        r#"{{"stream_name":"s","group_id":"g","item_id":"a","ops":[{{"type":"append","path":"text","value":"token-{token} "}}],"returning":"none"}}"#
+    );
+    read_update(&text).expect("a command").command
+}
+
+#[tokio::test]
+async fn a_growing_text_does_not_fill_the_history() {
+    if !is_installed() {
+        return;
+    }
+    const TOKENS: usize = 5_000;
+    let server = TestServer::start_with(&[]);
+    let client = server.client().await;
+    let limits = GroupLimits {
+        history_changes_max: 10_000,
+        history_bytes_max: 1 << 20,
+        ..wide()
+    };
+    let store = store(&client, limits);
+    done(commit(&*store, GROUP, set("a", r#"{"text":""}"#, "")))
+        .await
+        .expect("a change");
+    let mut text = String::new();
+    let mut values = vec![text.clone()];
+    for token in 0..TOKENS {
+        text += &format!("token-{token} ");
+        values.push(text.clone());
+    }
+    for first in (0..TOKENS).step_by(100) {
+        let tokens = first..first + 100;
+        let answers: Vec<_> = tokens
+            .map(|token| commit(&*store, GROUP, append(token)))
+            .collect();
+        for answer in answers {
+            done(answer).await.expect("a change");
+        }
+    }
+    let at = store.position_now(GROUP).await.expect("a position");
+    assert_eq!(at.seq, TOKENS as u64 + 1);
+    let resume = async |back: u64, needs_values| {
+        let wish = ResumeWish {
+            item: None,
+            since: Position {
+                epoch: at.epoch.clone(),
+                seq: at.seq - back,
+            },
+            needs_values,
+            clients: None,
+        };
+        ask(|done| store.resume(GROUP, wish, 0, done))
+            .await
+            .expect("an answer")
+    };
+    for back in [1, 300, 999] {
+        let deltas = resume(back, false).await.expect("it reaches back").changes;
+        assert_eq!(deltas.len() as u64, back);
+        assert!(deltas.iter().all(|change| change.ops.is_some()));
+        // Whoever needs values gets each exactly.
+        let whole = resume(back, true).await.expect("it reaches back").changes;
+        assert_eq!(whole.len() as u64, back);
+        for change in whole {
+            let value = &values[change.seq as usize - 1];
+            assert_eq!(
+                change.value.as_ref().map(Json::as_str),
+                Some(&*format!(r#"{{"text":"{value}"}}"#))
+            );
+        }
+    }
+    let logged = store.changes_after(GROUP, at.seq - 500).await;
+    let changes = logged.expect("an answer").changes.expect("all changes");
+    assert!(changes.len() == 500 && changes.iter().all(|change| change.value.is_some()));
     client.close().await;
 }
