@@ -8,6 +8,7 @@ mod mutations;
 mod pages;
 mod reading;
 mod redis;
+mod redis_cluster;
 mod replies;
 mod resuming;
 mod subject;
