@@ -3,11 +3,13 @@
 //! The decisions are those of [`Tenure`] and its pursuit; here they are carried out: questions to Redis, messages that come, changes
 //! into the lanes of the bindings.
 
+mod due;
+mod leaving;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use iii_stream_core::GroupRef;
 use iii_stream_core::relay::{Relayed, RelayedChange};
@@ -24,17 +26,11 @@ use super::tenure::{Answer, Hold, LeaseTimes, Tenure, Turn};
 use crate::engine::{BoundList, Gate, Lane, StreamFilter};
 use crate::metrics::Metrics;
 
-/// How often it is looked at whether there are changes of which no message came.
-const LOOK_INTERVAL: Duration = Duration::from_secs(10);
-
 /// When it is looked the first time: other instances that did not know of the trigger yet know of it then.
 const FIRST_LOOK: Duration = Duration::from_secs(1);
 
 /// How long after a failed read the next one is begun.
 const READ_PAUSE: Duration = Duration::from_millis(200);
-
-/// Most changes that go into lanes before others get their turn.
-const HAND_OVERS_AT_ONCE: usize = 64;
 
 /// What all triggers share.
 pub(super) struct Shared {
@@ -78,18 +74,6 @@ enum Came {
     Held(Hold, u64, Option<Answer>),
     Touched(u64, Read, u64, Option<Vec<Arc<str>>>),
     Found(u64, Read, Option<Found<Arc<Heard>>>),
-}
-
-/// What is to be done next.
-struct Due {
-    questions: Vec<BoxFuture<'static, Came>>,
-    hand_overs: Vec<HandOver<Arc<Heard>>>,
-    lanes: Vec<Arc<Lane>>,
-    gate: Arc<Gate>,
-    generation: u64,
-    at: Instant,
-    /// A lane has no room although something is due.
-    room: Option<BoxFuture<'static, ()>>,
 }
 
 impl Leader {
@@ -270,106 +254,6 @@ impl Leader {
         is_over
     }
 
-    fn due(self: &Arc<Self>) -> Due {
-        let now = Instant::now();
-        let now_ms = self.now();
-        let redis_ms = self.shared.ground.redis_ms(&self.identity);
-        let mut guard = self.state.lock();
-        let state = &mut *guard;
-        let mut questions: Vec<BoxFuture<'static, Came>> = Vec::new();
-        if let Some(hold) = state.tenure.ask(now_ms, redis_ms) {
-            let leader = self.clone();
-            questions.push(Box::pin(async move {
-                let answer = leader.shared.ground.hold(&leader.identity, &hold).await;
-                Came::Held(hold, now_ms, answer)
-            }));
-        }
-        let generation = state.generation;
-        let mut hand_overs = Vec::new();
-        let mut room = None;
-        let mut at = state
-            .tenure
-            .ask_at()
-            .map_or(now + LOOK_INTERVAL, |ms| self.instant(ms));
-        let may_hand_over = state.tenure.holds(now_ms);
-        if let Some(pursuit) = &mut state.tenure.pursuit {
-            if state.look_at <= now {
-                state.look_at = now + LOOK_INTERVAL;
-                match std::mem::take(&mut state.is_first_look) {
-                    // Messages of one instance say nothing of another that told nobody yet.
-                    true => pursuit.may_have_missed(),
-                    false => pursuit.look_again(),
-                }
-            }
-            at = at.min(state.look_at);
-            if state.is_listening && state.read_from <= now {
-                while let Some(read) = pursuit.next_read() {
-                    questions.push(self.clone().read(read, generation, redis_ms));
-                }
-            } else if state.is_listening {
-                at = at.min(state.read_from);
-            }
-            while may_hand_over && pursuit.has_ready() {
-                // Lanes are filled after this, so each has to have room for all of them.
-                if let Some(full) = state.lanes.iter().find(|lane| !lane.has_room()) {
-                    room = Some(Box::pin(full.room()) as BoxFuture<'static, ()>);
-                    break;
-                }
-                let left = state.lanes.iter().map(|lane| lane.room_left()).min();
-                if left.unwrap_or(0).min(HAND_OVERS_AT_ONCE) <= hand_overs.len() {
-                    // The rest in the next turn.
-                    at = now;
-                    break;
-                }
-                hand_overs.extend(pursuit.next_hand_over());
-            }
-            let lost = pursuit.take_lost();
-            if 0 < lost {
-                self.tell_lost(lost);
-            }
-        }
-        Due {
-            questions,
-            hand_overs,
-            lanes: state.lanes.iter().cloned().collect(),
-            gate: state.gate.clone(),
-            generation,
-            at,
-            room,
-        }
-    }
-
-    fn tell_lost(&self, lost: u64) {
-        self.shared.metrics.stream_trigger_changes_lost.inc_by(lost);
-        tracing::error!(
-            function = self.identity.as_ref(),
-            stream = %self.filter.stream,
-            lost,
-            "a stream trigger missed changes: the history of their group does not reach back to them (history_changes_max, history_bytes_max)"
-        );
-    }
-
-    fn read(
-        self: Arc<Self>,
-        read: Read,
-        generation: u64,
-        redis_ms: u64,
-    ) -> BoxFuture<'static, Came> {
-        Box::pin(async move {
-            let (ground, stream) = (&self.shared.ground, &*self.filter.stream);
-            match &read {
-                Read::Touched { since_ms } => {
-                    let touched = ground.touched(stream, *since_ms).await;
-                    Came::Touched(generation, read, redis_ms, touched)
-                }
-                Read::History { group, from } => {
-                    let found = ground.history(stream, group, from).await;
-                    Came::Found(generation, read, found)
-                }
-            }
-        })
-    }
-
     /// Hands changes to the bindings that want them; what nobody wants is done.
     fn hand_over(
         self: &Arc<Self>,
@@ -464,55 +348,6 @@ impl Leader {
                         state.read_from = Instant::now() + READ_PAUSE;
                     }
                 }
-            }
-        }
-    }
-
-    /// Writes the cursor as it stands, and lets the lease go.
-    async fn give_up(self: &Arc<Self>) {
-        self.shared.taps.remove(&self.shared.ground, self);
-        let (term, forgets) = {
-            let state = self.state.lock();
-            state.gate.close();
-            (state.tenure.term(), state.forgets)
-        };
-        if term == 0 {
-            return;
-        }
-        if !forgets && !self.write_all(term).await {
-            // Another one leads, or Redis is away: the lease ends by itself, and the cursor is an older one.
-            tracing::warn!(trigger = %self.identity, "a stream trigger was given up without its last place: what was just called may be called again");
-            return;
-        }
-        self.shared
-            .ground
-            .release(&self.identity, term, forgets)
-            .await;
-    }
-
-    /// Writes all that is new in the cursor. Whether it is written.
-    async fn write_all(&self, term: u64) -> bool {
-        loop {
-            let delta = {
-                let mut state = self.state.lock();
-                let Some(pursuit) = &mut state.tenure.pursuit else {
-                    return false;
-                };
-                pursuit.delta()
-            };
-            let has_more = delta.has_more;
-            let hold = Hold {
-                term,
-                fresh_ms: 0,
-                seize_until_ms: 0,
-                delta,
-            };
-            let answer = self.shared.ground.hold(&self.identity, &hold).await;
-            if !matches!(answer, Some(Answer::Renewed)) {
-                return false;
-            }
-            if !has_more {
-                return true;
             }
         }
     }

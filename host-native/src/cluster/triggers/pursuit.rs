@@ -5,13 +5,16 @@
 //! What is promised: each change that was committed at or after the cursor's time and is not in it is handed over once, as long as
 //! the history reaches back to it; what it does not reach is counted.
 
+mod cursor;
+mod progress;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use super::course::{Course, Held, Phase, Place};
+pub(super) use cursor::{Cursor, Delta, Found, From, Numbered, Read};
 
-/// Most groups whose places are known at one time. Beyond, those that are quiet longest are forgotten.
-const GROUPS_MAX: usize = 20_000;
+use super::course::{Course, Held, Phase, Place};
+use progress::GROUPS_MAX;
 
 /// From how many changes that wait to be handed over on no more are taken; they are read from the history later.
 const READY_MAX: usize = 1_024;
@@ -19,77 +22,8 @@ const READY_MAX: usize = 1_024;
 /// Most reads at one time.
 const READS_MAX: usize = 8;
 
-/// How long a group's place is kept after its last change. Clocks of a cluster's nodes must not differ by more.
-const KEEP_MS: u64 = 60_000;
-
 /// How late the index may tell that a group was written, with room for clocks that differ.
 const INDEX_LATE_MS: u64 = 25_000;
-
-/// Most places that one write of the cursor holds.
-const DELTA_MAX: usize = 5_000;
-
-/// Something with a place in its group.
-pub(super) trait Numbered {
-    /// Counts the group's changes.
-    fn seq(&self) -> u64;
-    /// Its time, in Unix milliseconds.
-    fn timestamp(&self) -> u64;
-}
-
-/// Where a trigger goes on.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Cursor {
-    /// Of groups that are not named, what is older than this is done, in Unix milliseconds by Redis.
-    pub(super) since_ms: u64,
-    /// Up to where everything is done.
-    pub(super) places: Vec<(Arc<str>, Place)>,
-}
-
-/// What is new in the cursor since it was written last.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Delta {
-    /// As in [`Cursor`].
-    pub(super) since_ms: u64,
-    /// Places that changed.
-    pub(super) places: Vec<(Arc<str>, Place)>,
-    /// Groups that are not named any more.
-    pub(super) forgotten: Vec<Arc<str>>,
-    /// More has changed than one write holds.
-    pub(super) has_more: bool,
-}
-
-/// What is to be read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Read {
-    /// The groups that were touched at this time or later.
-    Touched { since_ms: u64 },
-    /// What the history of a group holds.
-    History { group: Arc<str>, from: From },
-}
-
-/// From where on a history is read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum From {
-    /// After a change.
-    After(u64),
-    /// At this time or later.
-    Since(u64),
-}
-
-/// What a history holds.
-#[derive(Clone, Debug)]
-pub(super) struct Found<C> {
-    /// Names the history.
-    pub(super) epoch: Arc<str>,
-    /// The group's last change.
-    pub(super) seq: u64,
-    /// What there is of what was asked for, in order, up to the last change.
-    pub(super) changes: Vec<C>,
-    /// Whether that is all that was asked for.
-    pub(super) is_whole: bool,
-    /// Where the history of this name begins; changes before it are of an earlier one.
-    pub(super) first: u64,
-}
 
 /// A change that is due.
 #[derive(Debug)]
@@ -462,79 +396,6 @@ impl<C: Numbered> Pursuit<C> {
         std::mem::take(&mut self.lost)
     }
 
-    /// What is to be written to the cursor. Unless it was, [`Pursuit::not_stored`] must be told.
-    pub(super) fn delta(&mut self) -> Delta {
-        let mut delta = Delta {
-            since_ms: self.since_ms,
-            ..Delta::default()
-        };
-        while let Some(group) = self.dirty.pop() {
-            let Some(course) = self.groups.get_mut(&group) else {
-                continue;
-            };
-            if !std::mem::take(&mut course.is_dirty) {
-                continue;
-            }
-            let place = course.done_up_to();
-            if place != course.stored
-                && let Some(place) = place
-            {
-                course.stored = Some(place.clone());
-                course.is_named = true;
-                delta.places.push((group, place));
-                if DELTA_MAX <= delta.places.len() {
-                    break;
-                }
-            }
-        }
-        delta.has_more = !self.dirty.is_empty();
-        match self.stored_since_ms {
-            // The time goes on only together with all places that it leaves behind.
-            Some(stored) if delta.has_more => delta.since_ms = stored,
-            _ => {
-                delta.forgotten = std::mem::take(&mut self.forgotten);
-                // Some have come again meanwhile.
-                delta
-                    .forgotten
-                    .retain(|group| !self.groups.contains_key(group));
-                self.stored_since_ms = Some(delta.since_ms);
-            }
-        }
-        delta
-    }
-
-    /// A delta may not have been written.
-    pub(super) fn not_stored(&mut self, delta: Delta) {
-        for (group, _) in delta.places {
-            self.mark_unstored(&group);
-        }
-        self.forgotten.extend(delta.forgotten);
-    }
-
-    /// Nothing of the cursor is in Redis any more.
-    pub(super) fn nothing_stored(&mut self) {
-        self.stored_since_ms = None;
-        self.forgotten.clear();
-        let groups: Vec<_> = self.groups.keys().cloned().collect();
-        groups.iter().for_each(|group| self.mark_unstored(group));
-    }
-
-    fn mark_unstored(&mut self, group: &Arc<str>) {
-        if let Some(course) = self.groups.get_mut(group) {
-            course.stored = None;
-            self.mark(group);
-        }
-    }
-
-    /// The cursor of a group may have to be written.
-    fn mark(&mut self, group: &Arc<str>) {
-        if let Some(course) = self.groups.get_mut(group)
-            && !std::mem::replace(&mut course.is_dirty, true)
-        {
-            self.dirty.push(group.clone());
-        }
-    }
-
     fn take(&mut self, group: &Arc<str>, epoch: &Arc<str>, change: C) {
         let Some(course) = self.groups.get_mut(group) else {
             return;
@@ -586,55 +447,5 @@ impl<C: Numbered> Pursuit<C> {
         self.groups
             .entry(group.clone())
             .or_insert_with(|| Course::new(None, since_ms))
-    }
-
-    /// Ends a round that has read everything, and forgets groups that were quiet for long.
-    fn end_round(&mut self) {
-        let Some((0, begun_ms)) = self.round.open else {
-            return;
-        };
-        self.round.open = None;
-        // What was read after the halt was not taken.
-        if self.round.is_void || self.is_halted {
-            return;
-        }
-        let before_ms = self.round.last_ms.replace(begun_ms);
-        // Everything older has been seen. Of groups that were skipped that is known up to the round before.
-        let seen_ms = match self.round.skipped.is_empty() {
-            true => begun_ms,
-            false => before_ms.unwrap_or(0),
-        };
-        self.forget_before(seen_ms.min(begun_ms.saturating_sub(KEEP_MS)));
-    }
-
-    fn forget_before(&mut self, floor_ms: u64) {
-        if floor_ms <= self.since_ms {
-            return;
-        }
-        self.since_ms = floor_ms;
-        let forgotten = &mut self.forgotten;
-        self.groups.retain(|group, course| {
-            let stays = floor_ms <= course.last_ms || !course.is_quiet();
-            if !stays && course.is_named {
-                forgotten.push(group.clone());
-            }
-            stays
-        });
-    }
-
-    /// Makes room: forgets the quarter of groups that are quiet longest.
-    fn forget_quiet(&mut self) {
-        let quiet = self.groups.values().filter(|course| course.is_quiet());
-        let mut times: Vec<_> = quiet.map(|course| course.last_ms).collect();
-        if !times.is_empty() {
-            let quarter = (times.len() - 1) / 4;
-            let (_, last_ms, _) = times.select_nth_unstable(quarter);
-            let floor_ms = *last_ms + 1;
-            // What is still to be read must not be left behind.
-            let unknown = self.groups.values().filter(|course| course.taken.is_none());
-            let unknown_ms = unknown.map(|course| course.last_ms).min();
-            self.forget_before(floor_ms.min(unknown_ms.unwrap_or(floor_ms)));
-        }
-        self.forget_from = GROUPS_MAX.max(self.groups.len() / 4 * 5);
     }
 }
