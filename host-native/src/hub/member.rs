@@ -228,6 +228,27 @@ impl Member {
         }
     }
 
+    /// Tells what is held back up to `seq` while other changes go on being held back. Says whether everything up to there is told
+    /// then: not where something was dropped, has yet to come, or waits for a subscription that begins anew.
+    pub(super) fn tell_up_to(
+        &mut self,
+        subscription_id: &str,
+        seq: u64,
+        context: Context<'_>,
+    ) -> bool {
+        if self.restarts != context.restarts || self.is_some_behind() || self.lags_since.is_some() {
+            return false;
+        }
+        if let Some(hold) = &mut self.hold {
+            if hold.is_overrun {
+                return false;
+            }
+            let before = hold.take_up_to(seq);
+            self.send(&before, context);
+        }
+        seq <= self.position(subscription_id)
+    }
+
     /// Begins a subscription whose snapshot or resume reaches up to `seq`: sends what was held back before it, then `frames`.
     pub(super) fn begin(
         &mut self,

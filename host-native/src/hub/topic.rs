@@ -295,6 +295,14 @@ impl Seat {
         .unwrap_or(Joined::Gone)
     }
 
+    /// Tells what is held back for this connection up to `seq`, and whether everything up to there is told then.
+    pub fn tell_up_to(&self, subscription_id: &str, seq: u64) -> bool {
+        let told = |member: &mut Member, context: Context<'_>| {
+            member.tell_up_to(subscription_id, seq, context)
+        };
+        self.change(told).unwrap_or(false)
+    }
+
     /// Ends a subscription.
     pub fn unsubscribe(&self, subscription_id: &str) {
         self.change(|member, _| member.unsubscribe(subscription_id));

@@ -51,7 +51,7 @@ use crate::metrics::Metrics;
 use crate::redis_client::{RedisClient, Slot};
 use keys::{GroupKeys, Keys};
 use lines::{Line, Lines, Turn};
-use watching::{Begun, Histories, Placed, Watching};
+use watching::{Begun, Follows, Histories, Placed, Watching};
 use work::{Pending, Task};
 
 /// How often an instance that writes a group says so in the index.
@@ -244,6 +244,7 @@ impl RedisStore {
     fn read_watched<T, F>(
         &self,
         group: GroupRef<'_>,
+        follows: Follows,
         done: Done<T>,
         read: impl Fn(Arc<Shared>, GroupKeys) -> F + Clone + Send + Sync + 'static,
     ) where
@@ -264,7 +265,7 @@ impl RedisStore {
                 let group = key.as_ref();
                 let again = |begun: &Begun| shared.read_in_turn(group, begun.noting(read.clone()));
                 let found = match shared.watching.get() {
-                    Some(watching) => watching.finish(group, begun, first, again).await,
+                    Some(watching) => watching.finish(group, begun, first, follows, again).await,
                     None => first.await,
                 };
                 done(found);
@@ -456,14 +457,18 @@ impl Store for RedisStore {
         done: Done<Snapshot>,
     ) {
         let item = item.map(str::to_owned);
-        self.read_watched(group, done, move |shared, keys| {
+        self.read_watched(group, Follows::Nothing, done, move |shared, keys| {
             let item = item.clone();
             async move { shared.snapshot(&keys, item.as_deref()).await }
         });
     }
 
     fn page(&self, group: GroupRef<'_>, wish: PageWish, _now_ms: u64, done: Done<SnapshotPage>) {
-        self.read_watched(group, done, move |shared, keys| {
+        let follows = match wish.after {
+            0 => Follows::Nothing,
+            _ => Follows::Changes,
+        };
+        self.read_watched(group, follows, done, move |shared, keys| {
             let wish = wish.clone();
             async move { shared.page(&keys, &wish).await }
         });
@@ -476,14 +481,14 @@ impl Store for RedisStore {
         _now_ms: u64,
         done: Done<Option<Resumed>>,
     ) {
-        self.read_watched(group, done, move |shared, keys| {
+        self.read_watched(group, Follows::Nothing, done, move |shared, keys| {
             let wish = wish.clone();
             async move { shared.resume(&keys, &wish).await }
         });
     }
 
     fn position(&self, group: GroupRef<'_>, done: Done<Position>) {
-        self.read_watched(group, done, |shared, keys| async move {
+        self.read_watched(group, Follows::Nothing, done, |shared, keys| async move {
             shared.position(&keys).await
         });
     }

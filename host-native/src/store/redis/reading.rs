@@ -9,7 +9,7 @@ use super::Shared;
 use super::answer::{Parts, store_error};
 use super::arguments::Arguments;
 use super::committing::EMPTY_MS;
-use super::history::{changes_with_origin, fill_values};
+use super::history::{changes_of, changes_with_origin, fill_values};
 use super::kept::{Head, Meta};
 use super::keys::GroupKeys;
 use super::scripts::LOOK;
@@ -211,31 +211,27 @@ impl Shared {
         keys: &GroupKeys,
         look: Look<'_>,
     ) -> Result<Looked, StoreError> {
-        let mut looked = self.look_once(keys, &look, look.changes_after).await?;
+        let mut looked = self.look_once(keys, &look).await?;
         let Some(after) = look.changes_after.filter(|_| look.needs_values) else {
             return Ok(looked);
         };
-        let origin = looked.origin.filter(|origin| *origin <= after);
-        if let Some(origin) = origin.filter(|origin| looked.meta.first <= *origin) {
+        let Some(changes) = &mut looked.changes else {
+            return Ok(looked);
+        };
+        if let Some(origin) = looked.origin.filter(|origin| *origin <= after) {
             // The values that the first of these changes begin with are older.
-            let more = self.look_once(keys, &look, Some(origin - 1)).await?;
-            if more.changes.is_some() {
-                looked = more;
-            }
+            let mut read = redis::cmd("XRANGE");
+            read.arg(&*keys.history);
+            read.arg(format!("{origin}-0")).arg(format!("{after}-0"));
+            let older = Parts::of(self.ask(keys.slot, read).await?)?;
+            changes.splice(..0, changes_of(older)?);
         }
-        if let Some(changes) = &mut looked.changes {
-            fill_values(changes)?;
-            changes.retain(|change| after < change.seq);
-        }
+        fill_values(changes)?;
+        changes.retain(|change| after < change.seq);
         Ok(looked)
     }
 
-    async fn look_once(
-        &self,
-        keys: &GroupKeys,
-        look: &Look<'_>,
-        changes_after: Option<u64>,
-    ) -> Result<Looked, StoreError> {
+    async fn look_once(&self, keys: &GroupKeys, look: &Look<'_>) -> Result<Looked, StoreError> {
         let mut arguments = Arguments::default();
         arguments.push(self.replication_id(keys.slot).as_bytes());
         arguments.push(self.new_name());
@@ -254,7 +250,7 @@ impl Shared {
         arguments.push_number(PAGE_BYTES_MAX as u64);
         arguments.push_number(EMPTY_MS);
         arguments.push(look.epoch.unwrap_or("*"));
-        match changes_after.filter(|_| self.options.keeps_history) {
+        match look.changes_after.filter(|_| self.options.keeps_history) {
             Some(after) => arguments.push_number(after),
             None => arguments.push("-"),
         }

@@ -43,8 +43,11 @@ impl Subscriptions {
         if let Some(part) = self.groups.get(&join.group) {
             // Operations on an item must not come before the page that holds it.
             part.seat.hold();
-            // The page may know of mutations whose changes are held back: they are not in what the client has then.
-            wish.mutations_up_to = Some(part.seat.position(subscription_id));
+            // The page may know of mutations whose changes come after it: they are not in what the client has then.
+            wish.mutations_up_to = match self.dialect.framing {
+                Framing::WebSocket => None,
+                Framing::EventStream => Some(part.seat.position(subscription_id)),
+            };
         }
         let view = self.admitted.grants.view(join.group.as_ref());
         let streams = self.subscribers.streams.clone();
@@ -61,7 +64,15 @@ impl Subscriptions {
         }
     }
 
-    /// Reads a page once more that could not be read before.
+    fn page_soon(&mut self, subscription_id: &Arc<str>, after: u64) {
+        let id = subscription_id.clone();
+        self.steps.push(Box::pin(async move {
+            super::remedy::pause().await;
+            (id, Step::PageAgain(after))
+        }));
+    }
+
+    /// Reads a page once more that could not be read before, or was ahead of the changes.
     pub(super) fn take_page_again(&mut self, subscription_id: &Arc<str>, after: u64) {
         let live = self.live.get(subscription_id).map(Box::as_ref);
         let paging = live.and_then(|live| live.paging.as_ref());
@@ -105,12 +116,7 @@ impl Subscriptions {
                     first_seq,
                     is_reading: false,
                 });
-                let id = subscription_id.clone();
-                self.steps.push(Box::pin(async move {
-                    super::remedy::pause().await;
-                    (id, Step::PageAgain(after))
-                }));
-                return;
+                return self.page_soon(subscription_id, after);
             }
             Err(error) => {
                 tracing::error!(stream = %join.group.stream, group = %join.group.group, %error, "snapshot failed");
@@ -124,9 +130,20 @@ impl Subscriptions {
             self.end_hold(part, true);
             return self.begin_anew(subscription_id, None);
         }
-        // What was sent so far; the page may know more, which its items' own sequences tell.
+        // Changes that it knows are told before it, else operations would come for items that it does not have any more.
         let seq = match self.dialect.framing {
-            Framing::WebSocket => part.seat.position(subscription_id),
+            Framing::WebSocket if part.seat.tell_up_to(subscription_id, page.seq) => page.seq,
+            Framing::WebSocket => {
+                part.seat.release();
+                *paging = Some(Paging {
+                    epoch: pages_epoch,
+                    after,
+                    first_seq,
+                    is_reading: false,
+                });
+                return self.page_soon(subscription_id, after);
+            }
+            // All changes come after the last page, with values.
             Framing::EventStream => first_seq,
         };
         let view = self.admitted.grants.view(join.group.as_ref());
