@@ -315,6 +315,10 @@ class Cluster {
   /** A replica of a master takes over from it; nothing is lost, as it waits until it has everything. The new master. */
   async failover(master) {
     const replica = await this.replicaOf(master);
+    const [masterId, replicaId] = await Promise.all([master, replica].map((node) => node.call('CLUSTER', 'MYID')));
+    // A master that does not know of its replica yet takes no notice of what that asks.
+    const isKnown = async () => (await master.call('CLUSTER', 'REPLICAS', masterId)).some((line) => line.startsWith(replicaId));
+    await until(isKnown, 'the master to know its replica');
     await replica.call('CLUSTER', 'FAILOVER');
     await until(async () => (await replica.call('ROLE'))[0] === 'master', 'the replica to be promoted');
     return replica;
