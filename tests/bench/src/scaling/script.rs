@@ -17,9 +17,9 @@ use crate::values::{ITEMS, value_text};
 const COMMIT: &str = include_str!("../../../../host-native/src/store/redis/scripts/commit.lua");
 
 /// The first argument is packed numbers, which no command line can hold: a deadline that never comes, no floor, the bounds, one
-/// item and no client.
-const NUMBERS: &str = "ARGV[1] = struct.pack('>dddddddddddd', 99999999999999, 0, 100000, 67108864, 1000, 1000, 1048576, \
-    4194304, 4194304, 3600000, 1, 0)\n";
+/// item, no client and no turn.
+const NUMBERS: &str = "ARGV[1] = struct.pack('>ddddddddddddd', 99999999999999, 0, 100000, 67108864, 1000, 1000, 1048576, \
+    4194304, 4194304, 3600000, 1, 0, 0)\n";
 
 /// `redis-benchmark` puts a number of twelve digits here.
 const RANDOM: &str = "__rand_int__";
