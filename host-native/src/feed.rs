@@ -234,17 +234,7 @@ impl Line {
 
     /// Delivers everything pending in a group until nothing is.
     async fn deliver(self: Arc<Self>, group: GroupKey) {
-        loop {
-            let pending = {
-                let mut queues = self.shard(group.as_ref()).lock();
-                match queues.get_mut(&group) {
-                    Some(pending) if !pending.runs.is_empty() => std::mem::take(pending),
-                    _ => {
-                        queues.remove(&group);
-                        return;
-                    }
-                }
-            };
+        while let Some(pending) = self.take_pending(&group) {
             for run in pending.runs {
                 if let Some(Missed { events }) = run.missed {
                     self.follower.missed(&group, events);
@@ -256,8 +246,31 @@ impl Line {
                     self.follower.deliver(&group, &run.changes).await;
                 }
             }
-            tokio::task::yield_now().await;
+            // Only if there is more to do: a task that yields in vain wakes up another thread, which takes a core from those who
+            // are to read what was delivered.
+            if self.has_pending(&group) {
+                tokio::task::yield_now().await;
+            }
         }
+    }
+
+    /// Takes what is pending in a group; with nothing left there, delivery has ended.
+    fn take_pending(&self, group: &GroupKey) -> Option<Pending> {
+        let mut queues = self.shard(group.as_ref()).lock();
+        match queues.get_mut(group) {
+            Some(pending) if !pending.runs.is_empty() => Some(std::mem::take(pending)),
+            _ => {
+                queues.remove(group);
+                None
+            }
+        }
+    }
+
+    fn has_pending(&self, group: &GroupKey) -> bool {
+        let queues = self.shard(group.as_ref()).lock();
+        queues
+            .get(group)
+            .is_some_and(|pending| !pending.runs.is_empty())
     }
 }
 
