@@ -9,10 +9,12 @@
 mod restarting;
 
 use std::cell::Cell;
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use iii_stream_core::event::wants;
 use iii_stream_core::{Change, GroupRef, Kind, Position, View};
+use tokio::sync::oneshot;
 
 use super::batch::Batch;
 use super::dialect::{Dialect, Framing};
@@ -53,6 +55,8 @@ struct Hold {
     is_overrun: bool,
     /// There were custom events in it.
     lost_events: bool,
+    /// Who waits for the change of which sequence. Dropped where it does not come.
+    awaited: Vec<(u64, oneshot::Sender<()>)>,
 }
 
 struct Subscription {
@@ -107,6 +111,19 @@ pub enum Joined {
     SnapshotTooOld,
     /// The connection is gone.
     Gone,
+}
+
+/// Whether everything up to a sequence was told.
+#[derive(Debug)]
+pub enum ToldUpTo {
+    /// It was, and nothing after it.
+    Told,
+    /// More was, by another subscription of the connection.
+    Passed,
+    /// It was not, because some of it has yet to come: ask again when this is done.
+    Awaited(oneshot::Receiver<()>),
+    /// It was not, and will not be: something was dropped, the history has begun anew, or a subscription is to begin anew.
+    Never,
 }
 
 /// What members of a group share when changes reach them.
@@ -228,25 +245,31 @@ impl Member {
         }
     }
 
-    /// Tells what is held back up to `seq` while other changes go on being held back. Says whether everything up to there is told
-    /// then: not where something was dropped, has yet to come, or waits for a subscription that begins anew.
+    /// Tells what is held back up to `seq` while other changes go on being held back.
     pub(super) fn tell_up_to(
         &mut self,
         subscription_id: &str,
         seq: u64,
         context: Context<'_>,
-    ) -> bool {
+    ) -> ToldUpTo {
         if self.restarts != context.restarts || self.is_some_behind() || self.lags_since.is_some() {
-            return false;
+            return ToldUpTo::Never;
         }
         if let Some(hold) = &mut self.hold {
             if hold.is_overrun {
-                return false;
+                return ToldUpTo::Never;
             }
             let before = hold.take_up_to(seq);
             self.send(&before, context);
         }
-        seq <= self.position(subscription_id)
+        match (self.position(subscription_id).cmp(&seq), &mut self.hold) {
+            (Ordering::Equal, _) => ToldUpTo::Told,
+            (Ordering::Greater, _) => ToldUpTo::Passed,
+            (Ordering::Less, Some(hold)) if self.lags_since.is_none() => {
+                ToldUpTo::Awaited(hold.wait(seq))
+            }
+            (Ordering::Less, _) => ToldUpTo::Never,
+        }
     }
 
     /// Begins a subscription whose snapshot or resume reaches up to `seq`: sends what was held back before it, then `frames`.
@@ -495,7 +518,17 @@ impl Hold {
         } else {
             self.changes.extend_from_slice(changes);
             self.bytes = bytes;
+            if let Some(last) = changes.last() {
+                self.awaited.retain(|(seq, _)| last.seq < *seq);
+            }
         }
+    }
+
+    /// Resolves, with an error, once changes up to a sequence are held back or there is no hope of them.
+    fn wait(&mut self, seq: u64) -> oneshot::Receiver<()> {
+        let (awaited, comes) = oneshot::channel();
+        self.awaited.push((seq, awaited));
+        comes
     }
 
     /// Takes out what is held back up to a sequence.
@@ -521,6 +554,7 @@ impl Hold {
     fn take(&mut self) -> Vec<Arc<Change>> {
         self.is_overrun = self.lost_events;
         self.bytes = 0;
+        self.awaited = Vec::new();
         std::mem::take(&mut self.changes)
     }
 
@@ -529,6 +563,7 @@ impl Hold {
         self.lost_events |= self.changes.iter().any(|change| is_event(change));
         self.changes = Vec::new();
         self.bytes = 0;
+        self.awaited = Vec::new();
     }
 }
 

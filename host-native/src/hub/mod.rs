@@ -19,7 +19,7 @@ use iii_stream_core::{Change, GroupKey, GroupRef, Position, View};
 use parking_lot::RwLock;
 
 pub use dialect::{At, Dialect, Framing};
-pub use member::{Behind, Joined, Subscribing};
+pub use member::{Behind, Joined, Subscribing, ToldUpTo};
 pub use topic::Seat;
 
 use crate::feed::{Follower, Interest};

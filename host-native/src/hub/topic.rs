@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use super::ConnectionId;
 use super::batch::Batch;
 use super::dialect::Dialect;
-use super::member::{Behind, Context, Joined, Member, Subscribing, Tally};
+use super::member::{Behind, Context, Joined, Member, Subscribing, Tally, ToldUpTo};
 use crate::feed::Interest;
 use crate::metrics::Metrics;
 use crate::socket::{Frame, Outbox};
@@ -295,12 +295,12 @@ impl Seat {
         .unwrap_or(Joined::Gone)
     }
 
-    /// Tells what is held back for this connection up to `seq`, and whether everything up to there is told then.
-    pub fn tell_up_to(&self, subscription_id: &str, seq: u64) -> bool {
+    /// Tells what is held back for this connection up to `seq`.
+    pub fn tell_up_to(&self, subscription_id: &str, seq: u64) -> ToldUpTo {
         let told = |member: &mut Member, context: Context<'_>| {
             member.tell_up_to(subscription_id, seq, context)
         };
-        self.change(told).unwrap_or(false)
+        self.change(told).unwrap_or(ToldUpTo::Never)
     }
 
     /// Ends a subscription.

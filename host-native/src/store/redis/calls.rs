@@ -8,7 +8,7 @@ use iii_stream_core::{Change, Command, Committed, Draft, GroupRef, Item, Positio
 
 use super::keys::GroupKeys;
 use super::lines::{Line, Turn};
-use super::watching::{Begun, Follows, Placed};
+use super::watching::{Begun, Placed};
 use super::work::{Pending, Task};
 use super::{RedisStore, Shared, time_limit};
 use crate::store::{
@@ -53,18 +53,14 @@ impl Store for RedisStore {
         done: Done<Snapshot>,
     ) {
         let item = item.map(str::to_owned);
-        self.read_watched(group, Follows::Nothing, done, move |shared, keys| {
+        self.read_watched(group, done, move |shared, keys| {
             let item = item.clone();
             async move { shared.snapshot(&keys, item.as_deref()).await }
         });
     }
 
     fn page(&self, group: GroupRef<'_>, wish: PageWish, _now_ms: u64, done: Done<SnapshotPage>) {
-        let follows = match wish.after {
-            0 => Follows::Nothing,
-            _ => Follows::Changes,
-        };
-        self.read_watched(group, follows, done, move |shared, keys| {
+        self.read_watched(group, done, move |shared, keys| {
             let wish = wish.clone();
             async move { shared.page(&keys, &wish).await }
         });
@@ -77,14 +73,14 @@ impl Store for RedisStore {
         _now_ms: u64,
         done: Done<Option<Resumed>>,
     ) {
-        self.read_watched(group, Follows::Nothing, done, move |shared, keys| {
+        self.read_watched(group, done, move |shared, keys| {
             let wish = wish.clone();
             async move { shared.resume(&keys, &wish).await }
         });
     }
 
     fn position(&self, group: GroupRef<'_>, done: Done<Position>) {
-        self.read_watched(group, Follows::Nothing, done, |shared, keys| async move {
+        self.read_watched(group, done, |shared, keys| async move {
             shared.position(&keys).await
         });
     }
@@ -124,7 +120,6 @@ impl RedisStore {
     fn read_watched<T, F>(
         &self,
         group: GroupRef<'_>,
-        follows: Follows,
         done: Done<T>,
         read: impl Fn(Arc<Shared>, GroupKeys) -> F + Clone + Send + Sync + 'static,
     ) where
@@ -145,7 +140,7 @@ impl RedisStore {
                 let group = key.as_ref();
                 let again = |begun: &Begun| shared.read_in_turn(group, begun.noting(read.clone()));
                 let found = match shared.watching.get() {
-                    Some(watching) => watching.finish(group, begun, first, follows, again).await,
+                    Some(watching) => watching.finish(group, begun, first, again).await,
                     None => first.await,
                 };
                 done(found);

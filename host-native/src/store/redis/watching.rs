@@ -109,15 +109,6 @@ struct Shared {
 
 type Reading<T> = BoxFuture<'static, Result<T, StoreError>>;
 
-/// What a read is told after.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Follows {
-    /// Nothing: a follower begins with it.
-    Nothing,
-    /// The changes that it knows: they are told to the followers before it is done.
-    Changes,
-}
-
 /// A read that has begun.
 pub(super) struct Begun {
     /// `None`: nobody watches the group, so whatever is found is good.
@@ -162,8 +153,7 @@ struct Watch {
     /// Held while followers are told, so that they are told in order. The hub calls [`Watching::came`] and [`Watching::went`]
     /// with its own lock held, so these must not need it.
     state: Mutex<Watched>,
-    /// Whoever waits for something of `state` looks again.
-    moved: Notify,
+    settled: Notify,
 }
 
 impl Watching {
@@ -200,7 +190,7 @@ impl Watching {
             is_gone: AtomicBool::new(false),
             is_queued: AtomicBool::new(false),
             state: Mutex::default(),
-            moved: Notify::new(),
+            settled: Notify::new(),
         });
         let before = self
             .shard(group.as_ref())
@@ -240,7 +230,6 @@ impl Watching {
         group: GroupRef<'_>,
         mut begun: Begun,
         first: F,
-        follows: Follows,
         again: impl Fn(&Begun) -> F,
     ) -> Result<T, StoreError>
     where
@@ -264,11 +253,6 @@ impl Watching {
                 ));
             };
             if watch.is_fresh(mark, epoch, seq) {
-                if follows == Follows::Changes {
-                    // A restart ends the wait too: the follower then begins anew.
-                    let told = watch.until_told(seq, mark);
-                    let _ = tokio::time::timeout_at(settle_by, told).await;
-                }
                 return Ok(found);
             }
             // Another history is known by the time it is read again.
@@ -308,25 +292,16 @@ impl Watching {
 impl Watch {
     /// Waits until the changes of the group are heard.
     async fn settled(&self) {
-        self.until(Watched::is_settled).await;
-    }
-
-    async fn until(&self, is_so: impl Fn(&Watched) -> bool) {
         loop {
-            let moved = self.moved.notified();
-            tokio::pin!(moved);
+            let settled = self.settled.notified();
+            tokio::pin!(settled);
             // From here on none is missed.
-            moved.as_mut().enable();
-            if is_so(&self.state.lock()) {
+            settled.as_mut().enable();
+            if self.state.lock().is_settled() {
                 return;
             }
-            moved.await;
+            settled.await;
         }
-    }
-
-    /// Waits until the followers were told all changes up to `seq`, or the history began anew.
-    async fn until_told(&self, seq: u64, mark: Mark) {
-        self.until(|watched| watched.has_told(seq, mark)).await;
     }
 
     fn is_fresh(&self, mark: Mark, epoch: &str, seq: u64) -> bool {
@@ -380,11 +355,10 @@ impl Watch {
             None => held.fetch_sub(held_before - watched.held_bytes(), Ordering::Relaxed),
         };
         let is_gone = self.is_gone.load(Ordering::Acquire);
-        let is_moved = !out.is_empty();
         for act in out {
             match act {
                 Act::Read => self.queue_read(),
-                Act::Settled => {}
+                Act::Settled => self.settled.notify_waiters(),
                 _ if is_gone => {}
                 Act::Change(change) => self.shared.sink.publish(&self.group, change, None),
                 Act::Missed => {
@@ -396,9 +370,6 @@ impl Watch {
                     self.shared.sink.restarted(&self.group, &at);
                 }
             }
-        }
-        if is_moved {
-            self.moved.notify_waiters();
         }
         changed
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures_util::future::FutureExt;
 
 use super::{Live, Part, Step, Subscriptions};
-use crate::hub::Framing;
+use crate::hub::{Framing, ToldUpTo};
 use crate::socket::CloseCode;
 use crate::store::{PageWish, SnapshotPage};
 use crate::subscriber::opening::{self, OpenError};
@@ -64,6 +64,30 @@ impl Subscriptions {
         }
     }
 
+    /// What becomes of a page that is ahead of the changes that were told, or behind them.
+    fn put_off(
+        &mut self,
+        subscription_id: &Arc<str>,
+        after: u64,
+        page: SnapshotPage,
+        told: ToldUpTo,
+    ) {
+        if let ToldUpTo::Awaited(comes) = told {
+            let id = subscription_id.clone();
+            return self.steps.push(Box::pin(async move {
+                // Also where they will not come: that is seen then.
+                let _ = comes.await;
+                (id, Step::Paged(after, Ok(page)))
+            }));
+        }
+        if matches!(told, ToldUpTo::Passed) {
+            self.queued.push_back(subscription_id.clone());
+            self.outbox.want_room();
+        } else {
+            self.page_soon(subscription_id, after);
+        }
+    }
+
     fn page_soon(&mut self, subscription_id: &Arc<str>, after: u64) {
         let id = subscription_id.clone();
         self.steps.push(Box::pin(async move {
@@ -72,7 +96,7 @@ impl Subscriptions {
         }));
     }
 
-    /// Reads a page once more that could not be read before, or was ahead of the changes.
+    /// Reads a page once more that could not be read before, or not be told.
     pub(super) fn take_page_again(&mut self, subscription_id: &Arc<str>, after: u64) {
         let live = self.live.get(subscription_id).map(Box::as_ref);
         let paging = live.and_then(|live| live.paging.as_ref());
@@ -130,18 +154,24 @@ impl Subscriptions {
             self.end_hold(part, true);
             return self.begin_anew(subscription_id, None);
         }
-        // Changes that it knows are told before it, else operations would come for items that it does not have any more.
         let seq = match self.dialect.framing {
-            Framing::WebSocket if part.seat.tell_up_to(subscription_id, page.seq) => page.seq,
+            // Changes that it knows are told before it, else operations would come for items that it does not have any more.
             Framing::WebSocket => {
-                part.seat.release();
-                *paging = Some(Paging {
-                    epoch: pages_epoch,
-                    after,
-                    first_seq,
-                    is_reading: false,
-                });
-                return self.page_soon(subscription_id, after);
+                let told = part.seat.tell_up_to(subscription_id, page.seq);
+                if !matches!(told, ToldUpTo::Told) {
+                    let is_reading = matches!(told, ToldUpTo::Awaited(_));
+                    if !is_reading {
+                        part.seat.release();
+                    }
+                    *paging = Some(Paging {
+                        epoch: pages_epoch,
+                        after,
+                        first_seq,
+                        is_reading,
+                    });
+                    return self.put_off(subscription_id, after, page, told);
+                }
+                page.seq
             }
             // All changes come after the last page, with values.
             Framing::EventStream => first_seq,

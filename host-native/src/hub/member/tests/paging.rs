@@ -1,10 +1,14 @@
 //! Pages of a snapshot: each comes after all changes that it knows of, or has to wait.
 
+use tokio::sync::oneshot::Receiver;
+use tokio::sync::oneshot::error::TryRecvError;
+
 use super::*;
 
 impl Fixture {
     fn tell_up_to(&mut self, id: &str, seq: u64) -> bool {
-        self.with(|member, context| member.tell_up_to(id, seq, context))
+        let told = self.with(|member, context| member.tell_up_to(id, seq, context));
+        matches!(told, ToldUpTo::Told)
     }
 }
 
@@ -114,8 +118,58 @@ fn a_seat_that_was_given_up_has_no_page_to_come() {
     let hub = crate::hub::Hub::new(100, None, Arc::default());
     let outbox = Arc::new(Outbox::to_taker(QUEUE_BYTES_MAX));
     let seat = hub.enter(&GROUP.to_key(), 1, &outbox, VERSION_2, &View::All);
-    assert!(seat.tell_up_to("a", 0), "nothing has happened");
-    assert!(!seat.tell_up_to("a", 1));
+    let is_told = |seq| matches!(seat.tell_up_to("a", seq), ToldUpTo::Told);
+    assert!(is_told(0), "nothing has happened");
+    assert!(!is_told(1));
     hub.exit(&seat);
-    assert!(!seat.tell_up_to("a", 0));
+    assert!(!is_told(0));
+}
+
+#[test]
+fn a_page_that_waits_is_asked_for_again_once_its_changes_are_here() {
+    let mut fixture = Fixture::new();
+    fixture.begin("a", None, 10);
+    fixture.hold();
+    let wait = |fixture: &mut Fixture, seq| {
+        let told = fixture.with(|member, context| member.tell_up_to("a", seq, context));
+        let ToldUpTo::Awaited(comes) = told else {
+            panic!("{told:?}");
+        };
+        comes
+    };
+    let (mut soon, mut later) = (wait(&mut fixture, 12), wait(&mut fixture, 14));
+    fixture.take(11..=11);
+    assert_eq!(soon.try_recv(), Err(TryRecvError::Empty));
+    fixture.take(12..=13);
+    assert_eq!(soon.try_recv(), Err(TryRecvError::Closed));
+    assert_eq!(later.try_recv(), Err(TryRecvError::Empty));
+    // More than is held back: it is of no use to wait any longer.
+    fixture.take(14..=200);
+    assert_eq!(later.try_recv(), Err(TryRecvError::Closed));
+    let mut never = wait_in_new(&mut fixture);
+    fixture.restart("f", None);
+    assert_eq!(never.try_recv(), Err(TryRecvError::Closed));
+}
+
+fn wait_in_new(fixture: &mut Fixture) -> Receiver<()> {
+    *fixture = Fixture::new();
+    fixture.begin("a", None, 10);
+    fixture.hold();
+    match fixture.with(|member, context| member.tell_up_to("a", 11, context)) {
+        ToldUpTo::Awaited(comes) => comes,
+        told => panic!("{told:?}"),
+    }
+}
+
+#[test]
+fn a_page_that_another_one_has_overtaken_is_read_again() {
+    let mut fixture = Fixture::new();
+    fixture.begin("a", None, 10);
+    fixture.begin("b", None, 10);
+    fixture.hold();
+    fixture.hold();
+    fixture.take(11..=12);
+    assert!(fixture.tell_up_to("a", 12));
+    let told = fixture.with(|member, context| member.tell_up_to("b", 11, context));
+    assert!(matches!(told, ToldUpTo::Passed), "{told:?}");
 }

@@ -231,11 +231,6 @@ impl Watched {
         self.is_settled
     }
 
-    /// Whether the followers were told all changes up to a sequence, or of another history since the mark.
-    pub(super) fn has_told(&self, seq: u64, mark: Mark) -> bool {
-        self.generation != mark.generation || self.at.as_ref().is_some_and(|at| seq <= at.seq)
-    }
-
     /// What a reader needs before it reads. The follower that it reads for must hold changes back already.
     pub(super) fn mark(&self) -> Mark {
         Mark {

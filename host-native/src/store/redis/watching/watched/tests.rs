@@ -283,39 +283,3 @@ fn what_is_held_is_bounded_and_read_again_beyond() {
     }
     assert_eq!(fixture.watched.held_bytes(), 0);
 }
-
-#[test]
-fn a_page_waits_until_the_followers_were_told_what_it_knows() {
-    let fixture = Fixture::default();
-    let mark = fixture.watched.mark();
-    assert!(!fixture.watched.has_told(0, mark), "nobody has read it");
-    let mut fixture = Fixture::live("a", 5);
-    let mark = fixture.watched.mark();
-    assert!(fixture.watched.has_told(5, mark));
-    // It was read at 7, and the messages of that are on their way, one of them lost.
-    assert!(fixture.is_fresh(mark, "a", 7));
-    assert!(!fixture.watched.has_told(7, mark));
-    fixture.hear(message("a", 7..=7));
-    assert!(!fixture.watched.has_told(7, mark), "held until 6 is there");
-    assert!(!fixture.watched.has_told(6, mark));
-    fixture.read("a", 7, Some(6));
-    assert_eq!(fixture.told(), "read 6 7 settled");
-    assert!(fixture.watched.has_told(7, mark));
-    assert!(!fixture.watched.has_told(8, mark));
-}
-
-#[test]
-fn a_page_of_a_history_that_has_ended_waits_no_longer() {
-    let mut fixture = Fixture::live("a", 5);
-    let mark = fixture.watched.mark();
-    assert!(fixture.is_fresh(mark, "a", 9));
-    fixture.hear(message("b", 3..=3));
-    assert!(!fixture.watched.has_told(9, mark), "not believed yet");
-    fixture.read("b", 3, None);
-    assert!(
-        fixture.watched.has_told(9, mark),
-        "nobody will be told of 9"
-    );
-    let mark = fixture.watched.mark();
-    assert!(!fixture.watched.has_told(9, mark));
-}
