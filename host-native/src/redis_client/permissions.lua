@@ -24,7 +24,7 @@ for _, command in ipairs(tried) do
   local answer = redis.pcall(unpack(command))
   local said = type(answer) == 'table' and answer.err
   -- Other errors, such as want of memory, say nothing about permissions.
-  if said and (string.find(said, "can't", 1, true) or string.find(said, 'permission', 1, true)
+  if said and (string.find(said, 'user executing', 1, true) or string.find(said, 'permission', 1, true)
     or string.find(said, 'ACL', 1, true) or string.find(said, 'nknown', 1, true)) then
     table.insert(refused, command[1])
     table.insert(refused, said)
