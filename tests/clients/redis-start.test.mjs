@@ -2,8 +2,8 @@
 import assert from 'node:assert/strict';
 import { createServer } from 'node:net';
 import { test } from 'node:test';
-import { rejection, startServer } from './harness.mjs';
-import { freePort, startRedis, until, withoutRedis } from './redis.mjs';
+import { newPrefix, rejection, startServer, startServers } from './harness.mjs';
+import { freePort, inStep, startRedis, until, withoutRedis } from './redis.mjs';
 
 const skip = withoutRedis;
 const onRedis = (config, more = {}) => startServer({ stream: { adapter: { name: 'redis', config } }, ...more });
@@ -70,7 +70,18 @@ test('a start that cannot use its Redis ends with one line: where, what is wrong
   t.after(() => mute.close());
   const silent = `127.0.0.1:${mute.address().port}`;
   const nobody = `127.0.0.1:${await freePort()}`;
+  const replica = await startRedis({ replicaof: `127.0.0.1 ${guarded.port}` });
+  t.after(() => replica.stop());
+  await inStep(replica);
+  await guarded.call('ACL', 'SETUSER', 'bea', 'on', '>right-secret', '~*', '&*', '+@all', '-xadd', '-zpopmin');
+  await guarded.call('ACL', 'SETUSER', 'cem', 'on', '>right-secret', '~other:*', '&*', '+@all');
+  await guarded.call('ACL', 'SETUSER', 'dan', 'on', '>right-secret', '~*', '&*', '+@all', '-subscribe');
   for (const [config, pattern] of [
+    [{ redis_url: `redis://${replica.address}` }, `Redis at ${replica.address} cannot be reached within 1000 ms: it is a replica of 127.0.0.1:${guarded.port} and takes no writes; name the master`],
+    [{ redis_url: `redis://${at},redis://${replica.address}` }, `Redis at ${at} refuses us: it is not part of a cluster, and .redis_url. has 2 addresses; name one server`],
+    [{ redis_url: `redis://bea:right-secret@${at}`, key_prefix: 'mine:' }, `Redis at ${at} does not allow our user what is needed: XADD, ZPOPMIN .*ACL SETUSER USER ~mine:\\* &mine:\\* `],
+    [{ redis_url: `redis://cem:right-secret@${at}`, key_prefix: 'mine:' }, `Redis at ${at} does not allow our user what is needed: .*ACL SETUSER USER ~mine:\\* &mine:\\* `],
+    [{ redis_url: `redis://dan:right-secret@${at}` }, 'did not confirm a subscription .* needs SUBSCRIBE'],
     [{ redis_url: `redis://ann:wrong-secret@${at}` }, `Redis at ${at} refuses us: .*password of user .ann. in .?redis_url`],
     [{ redis_url: `redis://${nobody}` }, `Redis at ${nobody} cannot be reached within 1000 ms: .*refused`],
     [{ redis_url: `redis://${web}` }, `Redis at ${web} refuses us: .*no Redis`],
@@ -86,4 +97,51 @@ test('a start that cannot use its Redis ends with one line: where, what is wrong
     assert.match(line, new RegExp(pattern));
     assert.doesNotMatch(line, /secret/);
   }
+});
+
+test('a Redis without memory refuses writes as `full`, says so in /health, and takes them again; who is there is seen all the while', { skip }, async (t) => {
+  const redis = await startRedis({ maxmemory: '0', 'maxmemory-policy': 'noeviction' });
+  t.after(() => redis.stop());
+  const prefix = newPrefix();
+  const both = await startServers(2, { redis, prefix, config: { heartbeat_ms: 100, instance_gone_ms: 500 } });
+  t.after(() => Promise.all(both.map((server) => server.stop())));
+  const [server] = both;
+  const peer = await server.peer();
+  const at = { stream_name: 'fill', group_id: 'g' };
+  await peer.result('stream::set', { ...at, item_id: 'a', data: 1 });
+  await redis.call('CONFIG', 'SET', 'maxmemory', '1');
+  for (const [function_id, data] of [['stream::set', { ...at, item_id: 'a', data: 2 }], ['stream::delete', { ...at, item_id: 'a' }], ['state::set', { scope: 's', key: 'k', value: 1 }]]) {
+    const { error } = await peer.call(function_id, data);
+    assert.equal(error.storage, 'full', JSON.stringify(error));
+    assert.match(error.message, /no memory left \(`maxmemory`\), so nothing was written: raise `maxmemory`/);
+  }
+  assert.equal(await peer.result('stream::get', { ...at, item_id: 'a' }), 1);
+  const { status, store } = await health(server);
+  assert.equal(status, 'full');
+  assert.match(store.reason, /maxmemory/);
+  assert.match((await server.page('/metrics')).body, /^iii_stream_store_writable 0$/m);
+  assert.match(server.log, /ERROR writes are refused: .*maxmemory/);
+  // Ten heartbeats, and twice the silence after which a server is gone.
+  const beats = async () => JSON.parse((await redis.call('HVALS', `${prefix}instances`))[0]).beat_ms;
+  const first = await beats();
+  await until(async () => await beats() >= first + 1_000, 'ten heartbeats');
+  assert.match((await server.page('/metrics')).body, /^iii_stream_cluster_instances 2$/m);
+  await redis.call('CONFIG', 'SET', 'maxmemory', '0');
+  await peer.result('stream::set', { ...at, item_id: 'a', data: 3 });
+  await until(async () => (await health(server)).status === 'ok', 'the health to be ok again', { ms: 15_000 });
+});
+
+test('servers on one Redis and prefix that are configured otherwise are told of it, with both values', { skip }, async (t) => {
+  const redis = await startRedis();
+  t.after(() => redis.stop());
+  const key_prefix = newPrefix();
+  const native = await onRedis({ redis_url: redis.url, key_prefix });
+  t.after(() => native.stop());
+  const adapter = { name: 'redis', config: { redis_url: redis.url, key_prefix, layout: 'compatible' } };
+  const other = await startServer({ stream: { adapter, group_items_max: 5 } });
+  t.after(() => other.stop());
+  const told = (server, what) => until(() => new RegExp(`WARN .*other settings: ${what}`).test(server.log), `${what} to be told`);
+  await told(native, '`layout` is compatible there and native here');
+  await told(native, '`group_items_max` is 5 there and 10000000 here');
+  await told(other, '`layout` is native there and compatible here');
 });

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- A heartbeat: notes that an instance is alive, by this server's clock, and gives what there was before and all instances.
 -- KEYS[1]: the hash of instances. ARGV[1]: the instance's id. ARGV[2]: what it says of itself, JSON without its opening brace.
 local time = redis.call('TIME')

@@ -1,5 +1,6 @@
 //! What one instance tells the others of itself: its workers, their functions and their bindings, as JSON text. Knows no Redis.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -12,6 +13,10 @@ const CARD_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// What other instances know of one instance.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Card {
+    /// Where its workers connect, for people.
+    pub address: String,
+    /// What all instances should have alike, by its key in the configuration.
+    pub settings: BTreeMap<String, String>,
     /// The functions of its workers.
     pub functions: Vec<FunctionInfo>,
     /// The bindings of its workers.
@@ -36,6 +41,10 @@ pub struct WorkerCard {
 #[derive(Serialize, Deserialize)]
 struct CardText {
     version: u64,
+    #[serde(default)]
+    address: String,
+    #[serde(default)]
+    settings: BTreeMap<String, String>,
     #[serde(default)]
     workers: Vec<WorkerText>,
     #[serde(default)]
@@ -80,13 +89,15 @@ struct BindingText {
 }
 
 impl Card {
-    /// Shape: `{"version","workers":[{"id","name"?,"namespace"?,"shown"}],"bindings":[{"id","trigger_type","function_id","config",
+    /// Shape: `{"version","address","settings":{},"workers":[{"id","name"?,"namespace"?,"shown"}],"bindings":[{"id","trigger_type","function_id","config",
     /// "metadata"?,"owner"}],"functions":[{"id","owner","description"?,"metadata"?,"request_format"?,"response_format"?}]}`;
     /// JSON text that came from workers stays text, byte by byte.
     pub(super) fn to_text(&self, version: u64) -> String {
         let mut room = Room(CARD_BYTES_MAX);
         let text = CardText {
             version,
+            address: self.address.clone(),
+            settings: self.settings.clone(),
             bindings: room.take(self.bindings.iter().map(|it| BindingText::of(it))),
             functions: room.take(self.functions.iter().map(FunctionText::of)),
             workers: room.take(self.workers.iter().map(WorkerText::of)),
@@ -112,6 +123,8 @@ impl Card {
     pub(super) fn from_text(text: &[u8]) -> Result<(u64, Self), serde_json::Error> {
         let text: CardText = serde_json::from_slice(text)?;
         let card = Self {
+            address: text.address,
+            settings: text.settings,
             functions: text.functions.into_iter().map(Into::into).collect(),
             bindings: text
                 .bindings
@@ -121,6 +134,15 @@ impl Card {
             workers: text.workers.into_iter().map(Into::into).collect(),
         };
         Ok((text.version, card))
+    }
+
+    /// Which settings another instance has otherwise, in words. One that does not tell a setting is of another version.
+    pub(super) fn differences(&self, other: &Self) -> Vec<String> {
+        let differing = self.settings.iter().filter_map(|(key, here)| {
+            let there = other.settings.get(key).filter(|there| *there != here)?;
+            Some(format!("`{key}` is {there} there and {here} here"))
+        });
+        differing.collect()
     }
 }
 
@@ -290,6 +312,8 @@ mod tests {
     #[test]
     fn a_card_comes_back_as_it_was_written() {
         let card = Card {
+            address: "h:1".to_owned(),
+            settings: BTreeMap::from([("layout".to_owned(), "native".to_owned())]),
             functions: vec![FunctionInfo {
                 id: "a::\"b\"".into(),
                 owner: "w".into(),
@@ -321,6 +345,23 @@ mod tests {
         assert!(
             Card::from_text(br#"{"version":1,"of_a_later_version":true}"#)
                 .is_ok_and(|(version, card)| version == 1 && card == Card::default())
+        );
+    }
+
+    #[test]
+    fn settings_that_differ_are_named_with_both_values() {
+        let with = |settings: &[(&str, &str)]| Card {
+            settings: settings
+                .iter()
+                .map(|&(key, value)| (key.to_owned(), value.to_owned()))
+                .collect(),
+            ..Card::default()
+        };
+        let here = with(&[("layout", "native"), ("group_items_max", "5"), ("new", "1")]);
+        let there = with(&[("layout", "compatible"), ("group_items_max", "5")]);
+        assert_eq!(
+            here.differences(&there),
+            ["`layout` is compatible there and native here"]
         );
     }
 

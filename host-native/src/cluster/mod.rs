@@ -18,6 +18,7 @@ mod roster;
 mod tests;
 pub mod triggers;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,11 +53,13 @@ pub struct ClusterOptions {
     pub prefix: String,
     /// Where workers of this instance connect, for people.
     pub address: String,
+    /// What all instances should have alike, by its key in the configuration: the others are told.
+    pub settings: BTreeMap<String, String>,
     /// How often an instance shows that it is alive. Config: `heartbeat_ms`.
     pub heartbeat: Duration,
     /// An instance that was silent for so long is gone. Config: `instance_gone_ms`; at least three heartbeats.
     pub gone_after: Duration,
-    /// How long channels may take to be listened to at the start. Config: `wait_max_ms`.
+    /// How long channels may take to be listened to at the start. Config: `connect_timeout_ms`.
     pub ready_time_max: Duration,
     /// The bounds of calls between instances.
     pub calls: CallBounds,
@@ -82,11 +85,13 @@ pub enum JoinError {
     Redis(#[from] CallError),
     /// Channels are not listened to in time.
     #[error(
-        "Redis did not confirm a subscription of this instance's channels within {time_max_ms} ms"
+        "Redis did not confirm a subscription of this instance's channels within {time_max_ms} ms: the user of `redis_url` needs SUBSCRIBE (on a Cluster SSUBSCRIBE, too) and the channels `{prefix}*` (ACL SETUSER USER &{prefix}* +@pubsub)"
     )]
     NotListening {
         /// How long was waited.
         time_max_ms: u128,
+        /// What channels begin with.
+        prefix: String,
     },
 }
 
@@ -132,7 +137,12 @@ impl Cluster {
         client.subscribe(names.letters(&id), letters);
         client.subscribe(names.news(), news_listener);
         for ready in [letters_ready, news_ready] {
-            wait_until(ready, options.ready_time_max).await?;
+            if !is_ready(ready, options.ready_time_max).await {
+                return Err(JoinError::NotListening {
+                    time_max_ms: options.ready_time_max.as_millis(),
+                    prefix: options.prefix,
+                });
+            }
         }
         let changes = [
             own.registry.changes(),
@@ -144,6 +154,7 @@ impl Cluster {
         let mut pulse = Pulse {
             own: id.clone(),
             address: options.address,
+            settings: options.settings,
             heartbeat: options.heartbeat,
             gone_after: options.gone_after,
             client: client.clone(),
@@ -235,17 +246,10 @@ async fn look(calls: Arc<Calls>) {
     }
 }
 
-async fn wait_until(
-    mut is_ready: watch::Receiver<bool>,
-    time_max: Duration,
-) -> Result<(), JoinError> {
-    let ready = is_ready.wait_for(|is_ready| *is_ready);
-    match tokio::time::timeout(time_max, ready).await {
-        Ok(Ok(_)) => Ok(()),
-        _ => Err(JoinError::NotListening {
-            time_max_ms: time_max.as_millis(),
-        }),
-    }
+/// Whether it gets ready in time.
+async fn is_ready(mut ready: watch::Receiver<bool>, time_max: Duration) -> bool {
+    let is_ready = ready.wait_for(|is_ready| *is_ready);
+    matches!(tokio::time::timeout(time_max, is_ready).await, Ok(Ok(_)))
 }
 
 fn ms(time: Duration) -> u64 {

@@ -263,7 +263,7 @@ mod tests {
         Card {
             functions: functions.iter().map(function).collect(),
             bindings: streams.iter().map(binding).collect(),
-            workers: Vec::new(),
+            ..Card::default()
         }
     }
 

@@ -1,7 +1,7 @@
 //! The heartbeat: tells in Redis that this instance is alive and what it has, learns which others are and what they have, and
 //! makes that known here. One task does all of it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,6 +49,7 @@ pub(super) enum Order {
 pub(super) struct Pulse {
     pub(super) own: InstanceId,
     pub(super) address: String,
+    pub(super) settings: BTreeMap<String, String>,
     pub(super) heartbeat: Duration,
     pub(super) gone_after: Duration,
     pub(super) client: Arc<RedisClient>,
@@ -172,6 +173,8 @@ impl Pulse {
     /// Tells the others what this instance has, if that is something else than before, and takes a look at them.
     async fn tell(&mut self) -> Result<(), CallError> {
         let card = Card {
+            address: self.address.clone(),
+            settings: self.settings.clone(),
             functions: self.registry.list_of_workers(),
             bindings: self.triggers.bindings(),
             workers: (self.workers)(),
@@ -319,7 +322,10 @@ impl Pulse {
             }
         };
         if !self.places.knows(id) {
-            tracing::info!(instance = %id, functions = card.functions.len(), "another instance is there");
+            tracing::info!(instance = %id, address = card.address, functions = card.functions.len(), "another instance is there");
+            for difference in self.state.told.differences(&card) {
+                tracing::warn!(instance = %id, address = card.address, "another instance on the same Redis and `key_prefix` has other settings: {difference}; all need the same");
+            }
         }
         self.roster.read(id, version);
         let is_shared = |binding: &&Arc<Binding>| SHARED_TYPES.contains(&&*binding.trigger_type);

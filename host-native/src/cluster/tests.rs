@@ -2,6 +2,7 @@
 
 mod cable;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -94,6 +95,7 @@ async fn instance(url: &str, name: &str) -> Instance {
     let options = ClusterOptions {
         prefix: "t:".to_owned(),
         address: "127.0.0.1:1".to_owned(),
+        settings: BTreeMap::new(),
         heartbeat: HEARTBEAT,
         gone_after: GONE_AFTER,
         ready_time_max: Duration::from_secs(5),

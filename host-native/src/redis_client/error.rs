@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
+use super::refusals::in_words;
+
 /// Why a call has no answer. The three cases are apart because a caller may send again only what was not carried out.
 #[derive(Clone, Debug, Error)]
 pub enum CallError {
@@ -26,7 +28,7 @@ pub enum CallError {
         why: Arc<str>,
     },
     /// The server answered with an error.
-    #[error("Redis refused the command: {0}")]
+    #[error("Redis refused the command: {}", in_words(.0))]
     Refused(redis::RedisError),
 }
 
@@ -58,6 +60,18 @@ pub enum RedisStartError {
         node: Arc<str>,
         /// What it says, and what to do.
         why: Arc<str>,
+    },
+    /// Our user may not do what is needed.
+    #[error(
+        "Redis at {node} does not allow our user what is needed: {what}; allow the user of `redis_url` the keys and channels of `{prefix}` and these commands: ACL SETUSER USER ~{prefix}* &{prefix}* +@all -@admin -@dangerous +info"
+    )]
+    Forbidden {
+        /// As `host:port`.
+        node: Arc<str>,
+        /// What the keys and channels begin with.
+        prefix: String,
+        /// Which commands, with what the server says.
+        what: String,
     },
     /// The server lacks what is needed.
     #[error("Redis at {node} is version {version}; version 7.0 or newer is needed")]

@@ -15,6 +15,8 @@ mod ear;
 mod error;
 mod node;
 mod options;
+mod permissions;
+mod refusals;
 mod report;
 mod resp;
 mod safety;
@@ -44,11 +46,14 @@ pub use address::check_url;
 pub use channel::{Channel, ChannelEvent, Listener};
 pub use error::{CallError, RedisStartError};
 pub use options::{RedisMode, RedisOptions};
+pub use permissions::KeyUse;
+pub use refusals::is_for_want_of_room;
 pub use report::{Down, NodeReport, RedisReport};
 pub use script::Script;
 pub use slot::Slot;
 
 use calls::Limits;
+use refusals::Refusals;
 use topology::Topology;
 use work::Work;
 
@@ -59,6 +64,7 @@ use crate::metrics::{Metrics, RedisOutcome};
 pub struct RedisClient {
     options: RedisOptions,
     topology: Arc<Topology>,
+    refusals: Refusals,
     metrics: Arc<Metrics>,
 }
 
@@ -72,6 +78,7 @@ impl RedisClient {
         Ok(Arc::new(Self {
             options,
             topology,
+            refusals: Refusals::default(),
             metrics,
         }))
     }
@@ -193,6 +200,9 @@ impl RedisClient {
         let in_flight = InFlight::new(&self.metrics);
         let outcome = call.await;
         drop(in_flight);
+        if let Err(error) = &outcome {
+            self.refusals.note(error);
+        }
         self.metrics
             .redis_call_seconds
             .observe_time(begin.elapsed());
@@ -226,6 +236,11 @@ impl RedisClient {
     /// Whether each slot has a server and all servers are connected.
     pub fn is_up(&self) -> bool {
         self.topology.is_whole()
+    }
+
+    /// Why a server refused a write a moment ago although it is there: no memory, no disk, too few replicas.
+    pub fn refuses_writes(&self) -> Option<Arc<str>> {
+        self.refusals.recent()
     }
 
     /// Whether the servers are a cluster.

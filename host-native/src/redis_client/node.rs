@@ -35,6 +35,8 @@ pub(super) enum Link {
 pub(super) struct Facts {
     pub(super) version: String,
     pub(super) is_master: bool,
+    /// Of a replica, where its master is: `host:port`.
+    pub(super) master: Arc<str>,
     pub(super) replication_id: Arc<str>,
     pub(super) replicas: u64,
     pub(super) unsafe_settings: Vec<String>,
@@ -44,6 +46,8 @@ pub(super) struct Facts {
 pub(super) struct Node {
     address: RwLock<(Address, Arc<str>)>,
     sentinels: Option<Sentinels>,
+    /// A replica is as good as none. In a cluster the slots tell who is a master.
+    must_be_master: bool,
     login: Login,
     connect_time_max: Duration,
     /// Told of each loss.
@@ -61,6 +65,7 @@ impl Node {
     pub(super) fn new(
         address: Address,
         sentinels: Option<Sentinels>,
+        must_be_master: bool,
         login: Login,
         connect_time_max: Duration,
         lost: Arc<Notify>,
@@ -70,6 +75,7 @@ impl Node {
         Arc::new(Self {
             address: RwLock::new((address, name)),
             sentinels,
+            must_be_master,
             login,
             connect_time_max,
             lost,
@@ -248,7 +254,13 @@ impl Node {
         // Nobody may write before the identity of the data is known.
         self.check(&connection, self.connect_time_max).await?;
         if self.is_demoted() {
-            let why = "the sentinels call it the master, but it is a replica";
+            let why = match self.sentinels {
+                Some(_) => "the sentinels call it the master, but it is a replica".to_owned(),
+                None => format!(
+                    "it is a replica of {} and takes no writes; name the master in `redis_url`, or the sentinels with `mode: sentinel`",
+                    self.facts.read().master
+                ),
+            };
             return Err(DialError::Unreachable(why.into()));
         }
         self.check_safety(&connection, self.connect_time_max).await;
@@ -303,9 +315,9 @@ impl Node {
         }
     }
 
-    /// Whether the sentinels have to be asked again, because this is not the master.
+    /// Whether it is a replica where only a master will do: the sentinels, or the name server, may know another one.
     fn is_demoted(&self) -> bool {
-        self.sentinels.is_some() && !self.facts.read().is_master
+        self.must_be_master && !self.facts.read().is_master
     }
 
     /// Reads clock, role and identity of the data.
@@ -332,6 +344,14 @@ impl Node {
         };
         let mut facts = self.facts.write();
         facts.is_master = field("role") == Some("master");
+        let part_of_master = |name| field(name).unwrap_or("?");
+        facts.master = match facts.is_master {
+            true => "".into(),
+            false => {
+                let host = part_of_master("master_host");
+                format!("{host}:{}", part_of_master("master_port")).into()
+            }
+        };
         facts.replicas = field("connected_slaves")
             .and_then(|count| count.parse().ok())
             .unwrap_or(0);

@@ -34,7 +34,8 @@ pub(super) async fn start(
         }
         mode => {
             let (address, dialed) = first_server(&addresses, &login, time_max, deadline).await?;
-            match cluster_of(mode, &address, dialed, time_max, deadline).await? {
+            let servers = addresses.len();
+            match cluster_of(mode, &address, servers, dialed, time_max, deadline).await? {
                 Some(ranges) => {
                     Topology::cluster(addresses, &ranges, &address, login, time_max, metrics)
                 }
@@ -130,6 +131,7 @@ fn check_version(node: &Node) -> Result<(), RedisStartError> {
 async fn cluster_of(
     mode: &RedisMode,
     address: &Address,
+    servers: usize,
     mut dialed: Dialed,
     time_max: Duration,
     deadline: Instant,
@@ -154,6 +156,12 @@ async fn cluster_of(
             return Err(refused(
                 "it is not part of a cluster; use mode `single` or `auto`",
             ));
+        }
+        // Which of them answers first must not decide where the data is.
+        (_, ServerKind::Standalone) if servers > 1 => {
+            return Err(refused(&format!(
+                "it is not part of a cluster, and `redis_url` has {servers} addresses; name one server, or the sentinels with `mode: sentinel`"
+            )));
         }
         (_, ServerKind::Standalone) => return Ok(None),
         (_, ServerKind::Cluster) => {}

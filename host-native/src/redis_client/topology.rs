@@ -174,6 +174,7 @@ impl Topology {
         let node = Node::new(
             address.clone(),
             sentinels,
+            !self.is_cluster(),
             self.login.clone(),
             self.connect_time_max,
             self.refresh.clone(),
@@ -210,6 +211,12 @@ impl Topology {
             .owner(slot.index())
             .or_else(|| state.plain.clone())
             .or_else(|| state.members.values().next().cloned())
+    }
+
+    /// The address of a slot's server as it is shown.
+    pub(super) fn name_of(&self, slot: Slot) -> Arc<str> {
+        let owner = self.owner_or_any(slot);
+        owner.map_or_else(|| "the cluster".into(), |owner| owner.node.name())
     }
 
     /// The server where plain channels are heard.

@@ -201,7 +201,9 @@ impl Done {
 
 fn error_text(value: &Value) -> String {
     match value {
-        Value::ServerError(error) => error.to_string(),
+        Value::ServerError(error) => {
+            format!("{} {}", error.code(), error.details().unwrap_or_default())
+        }
         _ => String::new(),
     }
 }

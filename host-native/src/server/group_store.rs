@@ -163,7 +163,8 @@ impl GroupStore {
             Self::Memory(_) => Condition::Works,
             Self::File(store) => store.condition(),
             Self::Redis { client, .. } | Self::Compatible { client, .. } if client.is_up() => {
-                Condition::Works
+                let refuses = client.refuses_writes();
+                refuses.map_or(Condition::Works, |why| Condition::Full(why.to_string()))
             }
             Self::Redis { client, .. } | Self::Compatible { client, .. } => {
                 Condition::Unavailable(trouble(client))

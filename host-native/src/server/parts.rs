@@ -12,7 +12,7 @@ use crate::auth::Auth;
 use crate::channel::{self, Channels};
 use crate::cluster::Places;
 use crate::cluster::triggers::{SharedStreamTriggers, StreamTriggerOptions, TriggerKnowledge};
-use crate::config::{Config, RedisLayout, StoreConfig};
+use crate::config::{Config, RedisConfig, RedisLayout, StoreConfig};
 use crate::door::{DoorContext, SubscriberDoor, WorkerDoor};
 use crate::engine::{
     Call, Immediate, JoinTriggers, LaneContext, LeaveTriggers, Notices, Registry, StateTriggers,
@@ -23,7 +23,7 @@ use crate::hub::Hub;
 use crate::introspection::{self, Directory};
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
-use crate::redis_client::RedisClient;
+use crate::redis_client::{KeyUse, RedisClient, RedisStartError};
 use crate::state;
 use crate::stream::{CustomStorage, StreamFunctions};
 use crate::subscriber::Subscribers;
@@ -45,6 +45,20 @@ pub(super) struct Parts {
     pub(super) sources: Arc<Sources>,
 }
 
+/// Whether our user may do at Redis what will be done there.
+async fn check_permissions(
+    client: &RedisClient,
+    redis: &RedisConfig,
+) -> Result<(), RedisStartError> {
+    let prefix = &redis.key_prefix;
+    if redis.layout == RedisLayout::Native {
+        return client.check_permissions(prefix, KeyUse::Groups).await;
+    }
+    client.check_permissions(prefix, KeyUse::Servers).await?;
+    client.check_permissions("stream:", KeyUse::Items).await?;
+    client.check_permissions("state:", KeyUse::Items).await
+}
+
 impl Parts {
     /// Errors: [`StartError`].
     pub(super) async fn new(config: &Config) -> Result<Self, StartError> {
@@ -53,7 +67,9 @@ impl Parts {
         let lifecycle = Arc::new(Lifecycle::default());
         let redis = match &config.store {
             StoreConfig::Redis(redis) => {
-                Some(RedisClient::connect(redis.options(), metrics.clone()).await?)
+                let client = RedisClient::connect(redis.options(), metrics.clone()).await?;
+                check_permissions(&client, redis).await?;
+                Some(client)
             }
             _ => None,
         };

@@ -46,7 +46,7 @@ pub struct StoreError {
 pub enum StoreErrorCause {
     /// None of the others.
     Other,
-    /// There is no room on the disk. It goes on by itself once there is.
+    /// There is no room on the disk, or in Redis. It goes on by itself once there is.
     Full,
     /// The store takes no changes until a restart.
     ReadOnly,
@@ -97,7 +97,7 @@ impl StoreError {
 pub enum Condition {
     /// It can.
     Works,
-    /// There is no room on the disk, for now.
+    /// There is no room on the disk, or Redis takes no writes, for now.
     Full(String),
     /// Something failed: not until a restart.
     ReadOnly(String),

@@ -2,7 +2,7 @@
 
 use redis::Value;
 
-use crate::redis_client::CallError;
+use crate::redis_client::{CallError, is_for_want_of_room};
 use crate::store::{StoreError, StoreErrorCause};
 
 /// The parts of an array, from first to last.
@@ -96,6 +96,7 @@ pub(super) fn store_error(error: &CallError) -> StoreError {
     let cause = match error {
         CallError::Unavailable { .. } => StoreErrorCause::Unavailable,
         CallError::Unknown { .. } => StoreErrorCause::Unknown,
+        CallError::Refused(error) if is_for_want_of_room(error) => StoreErrorCause::Full,
         CallError::Refused(_) => StoreErrorCause::Other,
     };
     StoreError::new(cause, error.to_string())

@@ -16,7 +16,7 @@ use super::known::Known;
 use super::lines::Line;
 use super::scripts::RESOLVE;
 use super::work::Pending;
-use crate::store::{StoreError, StoreErrorCause};
+use crate::store::StoreError;
 
 /// Pause between two attempts to ask.
 const ASK_PAUSE: Duration = Duration::from_millis(50);
@@ -97,7 +97,7 @@ impl Shared {
         else {
             for _ in batch.decided {
                 if let Some(command) = pending.pop_front() {
-                    command.fail(&unknown(error));
+                    command.fail(error);
                 }
             }
             return;
@@ -127,23 +127,13 @@ impl Shared {
                 None if reaches || last_done.is_some_and(|last_done| last_done < index) => {
                     again.push_back(command);
                 }
-                None => command.fail(&unknown(error)),
+                None => command.fail(error),
             }
         }
         while let Some(command) = again.pop_back() {
             pending.push_front(command);
         }
     }
-}
-
-fn unknown(error: &StoreError) -> StoreError {
-    StoreError::new(
-        StoreErrorCause::Unknown,
-        format!(
-            "the command may or may not have been carried out: {}",
-            error.message
-        ),
-    )
 }
 
 fn read(value: redis::Value) -> Result<Resolved, StoreError> {

@@ -2,7 +2,7 @@
 
 use redis::{RedisError, Value};
 
-use crate::redis_client::CallError;
+use crate::redis_client::{CallError, is_for_want_of_room};
 use crate::store::{StoreError, StoreErrorCause};
 
 /// A pair of field and text.
@@ -23,7 +23,11 @@ pub(super) fn unread(error: &CallError) -> StoreError {
 }
 
 pub(super) fn refused_by_redis(error: &RedisError) -> StoreError {
-    StoreError::other(format!("Redis refused the command: {error}"))
+    let cause = match is_for_want_of_room(error) {
+        true => StoreErrorCause::Full,
+        false => StoreErrorCause::Other,
+    };
+    StoreError::new(cause, CallError::Refused(error.clone()).to_string())
 }
 
 /// Gives an error that stands in place of an answer as one.

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Takes or renews the lease of a stream trigger, and writes what is new in its cursor where the term goes on.
 -- KEYS: the trigger. ARGV: instance, term (0: none), lease in ms, how long all of it is remembered in ms, from where on
 -- a trigger that nobody knows begins in Unix ms, until when the lease may be taken from another instance in Unix ms, the

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Lets the lease of a stream trigger go, with the cursor as it stands, or forgets the trigger. Says whether it was held.
 -- KEYS: the trigger. ARGV: instance, term, 1 to forget it, how long it is remembered in ms.
 local key = KEYS[1]
