@@ -158,7 +158,7 @@ impl CompatibleStore {
                     .runtime
                     .spawn(async move { shared.work(&group).await });
             }
-            Put::Full(job, error) => match job {
+            Put::Full(job, error) => match *job {
                 Job::Commit(waiting) => (waiting.done)(Err(error)),
                 Job::Announce(announcing) => (announcing.done)(Err(error)),
                 // It changes nothing, and its caller waits for it in any case.

@@ -74,7 +74,7 @@ pub(super) enum Put {
     /// A task has to be started for the group.
     First,
     /// There was no room.
-    Full(Job, StoreError),
+    Full(Box<Job>, StoreError),
 }
 
 impl Job {
@@ -127,7 +127,7 @@ impl Queues {
         if let Job::Commit(waiting) = &mut job {
             match self.room.take(COMMAND_BYTES + waiting.bytes) {
                 Ok(share) => waiting.share = Some(share),
-                Err(error) => return Put::Full(job, error),
+                Err(error) => return Put::Full(Box::new(job), error),
             }
         }
         let mut groups = self.groups.lock();
@@ -141,7 +141,8 @@ impl Queues {
                 "{jobs} commands of {bytes} bytes wait for Redis in this group; at most {} (queue_commands_max) and {} bytes (queue_bytes_max) may",
                 self.commands_max, self.bytes_max
             );
-            return Put::Full(job, StoreError::new(StoreErrorCause::Behind, message));
+            let error = StoreError::new(StoreErrorCause::Behind, message);
+            return Put::Full(Box::new(job), error);
         }
         queue.bytes += job.bytes();
         queue.jobs.push_back(job);
