@@ -32,6 +32,8 @@ pub struct RedisConfig {
     pub queue_commands_max: usize,
     /// Bytes of the commands of one group that wait.
     pub queue_bytes_max: usize,
+    /// Bytes of the commands of all groups that wait.
+    pub queue_total_bytes_max: usize,
     /// Bytes of what is known of groups.
     pub cache_bytes_max: usize,
     /// How often this instance shows the others that it is alive.
@@ -121,6 +123,7 @@ pub(super) struct RedisEntry {
     connect_timeout_ms: Option<Placed>,
     queue_commands_max: Option<Placed>,
     queue_bytes_max: Option<Placed>,
+    queue_total_bytes_max: Option<Placed>,
     cache_bytes_max: Option<Placed>,
     heartbeat_ms: Option<Placed>,
     instance_gone_ms: Option<Placed>,
@@ -219,6 +222,11 @@ impl RedisEntry {
                 100_000,
             )?,
             queue_bytes_max: count("queue_bytes_max", self.queue_bytes_max.as_ref(), 64 * MIB)?,
+            queue_total_bytes_max: count(
+                "queue_total_bytes_max",
+                self.queue_total_bytes_max.as_ref(),
+                256 * MIB,
+            )?,
             cache_bytes_max: count("cache_bytes_max", self.cache_bytes_max.as_ref(), 128 * MIB)?,
             heartbeat,
             instance_gone_time: gone.max(heartbeat * 3),
@@ -307,9 +315,12 @@ mod tests {
 
     #[test]
     fn keys_are_checked_and_what_has_no_meaning_is_told() {
-        let (config, warnings) = read("wait_max_ms: 0, heartbeat_ms: 2000, sentinel_master: m")
-            .expect("a configuration");
+        let (config, warnings) = read(
+            "wait_max_ms: 0, heartbeat_ms: 2000, sentinel_master: m, queue_total_bytes_max: 7",
+        )
+        .expect("a configuration");
         assert_eq!(config.wait_max, Duration::ZERO);
+        assert_eq!(config.queue_total_bytes_max, 7);
         assert_eq!(config.instance_gone_time, Duration::from_secs(6));
         assert_eq!(warnings.len(), 2, "{warnings:?}");
         for bad in [

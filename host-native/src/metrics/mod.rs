@@ -120,7 +120,7 @@ metrics! {
         store_writable: u64 = "iii_stream_store_writable", "1 while changes can be stored; 0 while the disk is full, or after it failed";
         store_cache_bytes: Option<u64> = "iii_stream_store_cache_bytes", "bytes of groups in memory";
         store_cache_bytes_max: Option<u64> = "iii_stream_store_cache_bytes_max", "bound of iii_stream_store_cache_bytes";
-        store_queue_bytes: Option<u64> = "iii_stream_store_queue_bytes", "bytes of changes that wait for the disk now";
+        store_queue_bytes: Option<u64> = "iii_stream_store_queue_bytes", "bytes of changes that wait for the disk, or of calls that wait for Redis, now";
         store_queue_bytes_max: Option<u64> = "iii_stream_store_queue_bytes_max", "bound of iii_stream_store_queue_bytes";
         store_log_bytes: Option<u64> = "iii_stream_store_log_bytes", "bytes of the commit log that are not folded into the streams' files";
         store_log_bytes_max: Option<u64> = "iii_stream_store_log_bytes_max", "bound of iii_stream_store_log_bytes";

@@ -122,7 +122,15 @@ impl TestCluster {
         );
     }
 
-    /// Moves the keys and then the slot.
+    /// Moves some keys of a slot that is on the move.
+    pub(crate) fn move_keys(&self, slot: Slot, to: usize, keys: &[&str]) {
+        let port = self.servers[to].port.to_string();
+        let mut migrate = vec!["MIGRATE", "127.0.0.1", &port, "", "0", "5000", "KEYS"];
+        migrate.extend(keys);
+        self.done(self.owner(slot), &migrate);
+    }
+
+    /// Moves the keys that are left, and then the slot.
     pub(crate) fn end_move(&self, slot: Slot, to: usize) {
         let from = self.owner(slot);
         let number = slot.index().to_string();
@@ -132,10 +140,7 @@ impl TestCluster {
             if keys.is_empty() {
                 break;
             }
-            let port = self.servers[to].port.to_string();
-            let mut migrate = vec!["MIGRATE", "127.0.0.1", &port, "", "0", "5000", "KEYS"];
-            migrate.extend(keys);
-            self.done(from, &migrate);
+            self.move_keys(slot, to, &keys);
         }
         let id = self.id(to);
         for server in [to, from] {

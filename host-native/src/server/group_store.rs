@@ -197,6 +197,15 @@ impl GroupStore {
         }
     }
 
+    /// Bytes of the calls that wait for Redis.
+    pub(super) fn redis_queue_bytes(&self) -> Option<usize> {
+        match self {
+            Self::Memory(_) | Self::File(_) => None,
+            Self::Redis { store, .. } => Some(store.queued_bytes()),
+            Self::Compatible { store, .. } => Some(store.queued_bytes()),
+        }
+    }
+
     pub(super) fn sync_seconds(&self) -> Option<Arc<Histogram<TimeBuckets>>> {
         match self {
             Self::Memory(_) | Self::Redis { .. } | Self::Compatible { .. } => None,
@@ -271,6 +280,7 @@ fn on_redis(
         wait_max: config.wait_max,
         queue_commands_max: config.queue_commands_max,
         queue_bytes_max: config.queue_bytes_max,
+        queue_total_bytes_max: config.queue_total_bytes_max,
         cache_bytes_max: config.cache_bytes_max,
     };
     match holding {
@@ -305,6 +315,7 @@ fn compatible(
         wait_max: config.wait_max,
         queue_commands_max: config.queue_commands_max,
         queue_bytes_max: config.queue_bytes_max,
+        queue_total_bytes_max: config.queue_total_bytes_max,
     };
     Arc::new(CompatibleStore::new(
         client.clone(),

@@ -45,6 +45,11 @@ impl Sources {
         }
         let file = self.store.file_readings();
         let of_file = |read: fn(&FileReadings) -> u64| file.as_ref().map(read);
+        let redis_queue_bytes = self.store.redis_queue_bytes().map(|bytes| bytes as u64);
+        let redis_queue_bytes_max = match &self.store_config {
+            StoreConfig::Redis(redis) => Some(redis.queue_total_bytes_max as u64),
+            _ => None,
+        };
         let total_of_file =
             |read: fn(&FileReadings) -> u64| file.as_ref().map(|file| Total(read(file) as f64));
         Readings {
@@ -68,8 +73,8 @@ impl Sources {
             store_writable: u64::from(Inspect::store(self).condition == Condition::Works),
             store_cache_bytes: of_file(|file| file.cache_bytes),
             store_cache_bytes_max: of_file(|file| file.cache_bytes_max),
-            store_queue_bytes: of_file(|file| file.queue_bytes),
-            store_queue_bytes_max: of_file(|file| file.queue_bytes_max),
+            store_queue_bytes: of_file(|file| file.queue_bytes).or(redis_queue_bytes),
+            store_queue_bytes_max: of_file(|file| file.queue_bytes_max).or(redis_queue_bytes_max),
             store_log_bytes: of_file(|file| file.log_bytes),
             store_log_bytes_max: of_file(|file| file.log_bytes_max),
             store_batches: total_of_file(|file| file.batches),

@@ -7,6 +7,7 @@ mod deadlines;
 pub mod file;
 mod listing;
 mod memory;
+mod queue_room;
 pub mod redis;
 pub mod redis_compatible;
 

@@ -104,6 +104,7 @@ async fn instance(server: &TestServer, index: usize, calls: &Arc<Calls>) -> Inst
         wait_max: Duration::from_secs(5),
         queue_commands_max: 10_000,
         queue_bytes_max: 64 << 20,
+        queue_total_bytes_max: 256 << 20,
         cache_bytes_max: 16 << 20,
     };
     let store = RedisStore::new(client.clone(), options, Sinks::Channel, knowledge.clone());

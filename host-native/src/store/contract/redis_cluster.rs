@@ -130,6 +130,7 @@ fn open(limits: GroupLimits) -> Subject {
             wait_max: Duration::from_secs(5),
             queue_commands_max: 10_000,
             queue_bytes_max: 64 << 20,
+            queue_total_bytes_max: 256 << 20,
             cache_bytes_max: 64 << 20,
         };
         RedisStore::new(client, options, Sinks::Channel, Arc::new(NoTriggers))

@@ -14,7 +14,6 @@ use super::keys::GroupKeys;
 use super::lines::Line;
 use super::reading::{Look, Reading};
 use super::{INDEX_TOUCH, RedisStore, Shared};
-use crate::redis_client::Slot;
 use crate::store::StoreError;
 
 /// Entries that are read at a time where it is not known how many are needed.
@@ -312,17 +311,9 @@ impl RedisStore {
         let key = shared.keys.groups(stream);
         // Whoever writes a group says so only so often; and clocks of two servers are not quite the same.
         let slack = 2 * INDEX_TOUCH.as_millis() as u64;
-        let mut read = redis::cmd("ZRANGE");
-        read.arg(&key)
-            .arg(redis_ms.saturating_sub(slack))
-            .arg("+inf");
-        read.arg("BYSCORE");
-        let mut parts = Parts::of(shared.ask(Slot::of(&key), read).await?)?;
-        let mut groups = Vec::with_capacity(parts.len());
-        while 0 < parts.len() {
-            groups.push(parts.text()?.into());
-        }
-        Ok(groups)
+        let names = shared.names_since(&key, redis_ms.saturating_sub(slack));
+        let groups = names.await?.into_iter();
+        Ok(groups.map(|(group, _)| group.into()).collect())
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use hashbrown::HashMap;
 use iii_stream_core::GroupKey;
 use redis::Value;
 
@@ -22,6 +23,9 @@ const STALE_MS: f64 = 600_000.0;
 
 /// Groups that are looked at together.
 const LOOK_MAX: usize = 256;
+
+/// Names that Redis gives at a time: it does nothing else meanwhile.
+pub(super) const NAMES_AT_ONCE: usize = 1_000;
 
 impl Shared {
     /// Sees to it that a group is in the index.
@@ -54,7 +58,7 @@ impl Shared {
     pub(super) async fn list_groups(&self, stream: &str) -> Result<Vec<Arc<str>>, StoreError> {
         let index = self.keys.groups(stream);
         let mut found = Vec::new();
-        for names in self.names(&index).await?.chunks(LOOK_MAX) {
+        for names in self.names_since(&index, 0).await?.chunks(LOOK_MAX) {
             let looks = names.iter().map(|(name, score)| {
                 let (index, stream) = (&index, Arc::<str>::from(stream));
                 async move {
@@ -80,7 +84,7 @@ impl Shared {
     pub(super) async fn list_all(&self) -> Result<Vec<StreamGroups>, StoreError> {
         let index = self.keys.streams();
         let mut streams = BTreeMap::new();
-        for (name, score) in self.names(&index).await? {
+        for (name, score) in self.names_since(&index, 0).await? {
             let groups = self.list_groups(&name).await?;
             if groups.is_empty() {
                 self.forget_name(&index, &name, score).await?;
@@ -91,10 +95,35 @@ impl Shared {
         Ok(streams.into_iter().collect())
     }
 
-    async fn names(&self, index: &[u8]) -> Result<Vec<(String, f64)>, StoreError> {
-        let mut read = redis::cmd("ZRANGE");
-        read.arg(index).arg(0).arg(-1).arg("WITHSCORES");
-        scored(self.ask(Slot::of(index), read).await?)
+    /// The names in an index that were written since a time of Redis, in Unix milliseconds, each with when it was.
+    ///
+    /// They are read in parts, by that time: a name that is written meanwhile moves to where it is still to be read.
+    pub(super) async fn names_since(
+        &self,
+        index: &[u8],
+        since_ms: u64,
+    ) -> Result<Vec<(String, f64)>, StoreError> {
+        let mut names = HashMap::new();
+        let (mut from, mut at_once) = (since_ms as f64, NAMES_AT_ONCE);
+        loop {
+            let mut read = redis::cmd("ZRANGE");
+            read.arg(index).arg(from.to_string()).arg("+inf");
+            read.arg("BYSCORE").arg("LIMIT").arg(0).arg(at_once);
+            read.arg("WITHSCORES");
+            let part = scored(self.ask(Slot::of(index), read).await?)?;
+            let is_last = part.len() < at_once;
+            match part.last() {
+                Some((_, last)) if from < *last => (from, at_once) = (*last, NAMES_AT_ONCE),
+                // More were written in one millisecond than were asked for.
+                _ => at_once *= 2,
+            }
+            names.extend(part);
+            if is_last {
+                let mut names: Vec<_> = names.into_iter().collect();
+                names.sort_unstable_by(|(_, one), (_, other)| one.total_cmp(other));
+                return Ok(names);
+            }
+        }
     }
 
     async fn items_len(&self, group: &GroupKey) -> Result<u64, StoreError> {

@@ -11,9 +11,11 @@ use hashbrown::{DefaultHashBuilder, HashMap};
 use iii_stream_core::{GroupKey, GroupRef};
 use parking_lot::Mutex;
 
+use super::RedisStoreOptions;
 use super::keys::{GroupKeys, Keys};
 use super::known::Known;
 use super::work::{Pending, Read, Work};
+use crate::store::queue_room::QueueRoom;
 use crate::store::{StoreError, StoreErrorCause};
 
 /// The table is parted so that looking up does not wait. A power of two.
@@ -36,6 +38,8 @@ pub(super) struct Lines {
     bytes_max: usize,
     queue_commands_max: usize,
     queue_bytes_max: usize,
+    /// For the commands of all groups.
+    room: Arc<QueueRoom>,
 }
 
 /// A group.
@@ -97,15 +101,16 @@ impl Line {
 }
 
 impl Lines {
-    pub(super) fn new(bytes_max: usize, queue_commands_max: usize, queue_bytes_max: usize) -> Self {
+    pub(super) fn new(options: &RedisStoreOptions) -> Self {
         Self {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             hasher: DefaultHashBuilder::default(),
             idle: Mutex::default(),
             bytes: AtomicUsize::new(0),
-            bytes_max,
-            queue_commands_max,
-            queue_bytes_max,
+            bytes_max: options.cache_bytes_max,
+            queue_commands_max: options.queue_commands_max,
+            queue_bytes_max: options.queue_bytes_max,
+            room: QueueRoom::new(options.queue_total_bytes_max),
         }
     }
 
@@ -114,7 +119,7 @@ impl Lines {
         &self,
         keys: &Keys,
         group: GroupRef<'_>,
-        pending: Pending,
+        mut pending: Pending,
     ) -> Result<Option<Arc<Line>>, Box<(Pending, StoreError)>> {
         loop {
             let line = self.find_or_make(keys, group);
@@ -128,6 +133,10 @@ impl Lines {
             {
                 let error = self.behind(&state);
                 return Err(Box::new((pending, error)));
+            }
+            match self.room.take(pending.bytes) {
+                Ok(share) => pending.share = Some(share),
+                Err(error) => return Err(Box::new((pending, error))),
             }
             state.waiting_bytes = bytes;
             state.waiting_writes += 1;
@@ -259,6 +268,11 @@ impl Lines {
     /// What is known of a group, for whoever begins to work for it.
     pub(super) fn take_known(&self, line: &Line) -> Known {
         std::mem::take(&mut line.state.lock().known)
+    }
+
+    /// What waits in all groups, or is on its way, in bytes.
+    pub(super) fn queued_bytes(&self) -> usize {
+        self.room.bytes()
     }
 
     /// What is known of all groups, in bytes.

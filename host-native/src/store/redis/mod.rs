@@ -84,6 +84,8 @@ pub struct RedisStoreOptions {
     pub queue_commands_max: usize,
     /// Most bytes of these commands.
     pub queue_bytes_max: usize,
+    /// Most bytes of the commands of all groups that wait or are on their way; beyond it calls are refused as `behind`.
+    pub queue_total_bytes_max: usize,
     /// What is known of items and clients takes at most so many bytes; beyond it the groups that were not written for longest are
     /// forgotten here, and read again when needed.
     pub cache_bytes_max: usize,
@@ -144,11 +146,7 @@ impl RedisStore {
             sinks,
             triggered,
             watching: OnceLock::new(),
-            lines: Lines::new(
-                options.cache_bytes_max,
-                options.queue_commands_max,
-                options.queue_bytes_max,
-            ),
+            lines: Lines::new(&options),
             runtime: tokio::runtime::Handle::current(),
             name: Uuid::new_v4().simple().to_string()[..NAME_DIGITS].to_owned(),
             names: AtomicU64::new(0),
@@ -206,6 +204,11 @@ impl RedisStore {
             name: self.shared.keys.stream_channel(stream).into(),
             slot: None,
         }
+    }
+
+    /// What waits for Redis in all groups here, in bytes.
+    pub fn queued_bytes(&self) -> usize {
+        self.shared.lines.queued_bytes()
     }
 
     /// What is known of items and clients here, in bytes.

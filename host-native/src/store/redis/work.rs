@@ -7,6 +7,7 @@ use futures_util::future::BoxFuture;
 use iii_stream_core::command::Action;
 use iii_stream_core::{Change, Command, Committed, Draft, Json};
 
+use crate::store::queue_room::QueueShare;
 use crate::store::{Done, StoreError};
 
 /// One entry of a queue.
@@ -25,6 +26,8 @@ pub(super) struct Pending {
     pub(super) since: Instant,
     /// What it takes in the queue.
     pub(super) bytes: usize,
+    /// The same of what all groups may have together, from when it waits until it is answered.
+    pub(super) share: Option<QueueShare>,
 }
 
 /// What is to be done, and who is told.
@@ -51,6 +54,7 @@ impl Pending {
             task,
             since: Instant::now(),
             bytes,
+            share: None,
         }
     }
 

@@ -44,16 +44,16 @@ impl Shared {
         let deadline = Instant::now() + self.time_max();
         let (commands, callers): (Vec<_>, Vec<_>) = batch
             .into_iter()
-            .map(|waiting| (waiting.command, waiting.done))
+            .map(|waiting| (waiting.command, (waiting.done, waiting.share)))
             .unzip();
         match self.commit_by(group, &commands, deadline).await {
             Ok(outcomes) => {
-                for (done, outcome) in callers.into_iter().zip(outcomes) {
+                for ((done, _share), outcome) in callers.into_iter().zip(outcomes) {
                     done(outcome);
                 }
             }
             Err(error) => {
-                for done in callers {
+                for (done, _share) in callers {
                     done(Err(error.clone()));
                 }
             }

@@ -59,6 +59,8 @@ pub struct CompatibleOptions {
     pub queue_commands_max: usize,
     /// Bytes of commands that wait in a group, beyond which no more are taken.
     pub queue_bytes_max: usize,
+    /// Bytes of the commands of all groups that wait or are on their way.
+    pub queue_total_bytes_max: usize,
 }
 
 /// See the module.
@@ -95,7 +97,11 @@ impl CompatibleStore {
             kept: options.kept,
             limits: options.limits,
             wait_max: options.wait_max,
-            queues: Queues::new(options.queue_commands_max, options.queue_bytes_max),
+            queues: Queues::new(
+                options.queue_commands_max,
+                options.queue_bytes_max,
+                options.queue_total_bytes_max,
+            ),
             hearing: Hearing::new(subscribers, options.epoch, metrics.clone()),
             triggers,
             metrics,
@@ -109,6 +115,11 @@ impl CompatibleStore {
             }
         }
         Self { shared }
+    }
+
+    /// What waits for Redis in all groups here, in bytes.
+    pub fn queued_bytes(&self) -> usize {
+        self.shared.queues.queued_bytes()
     }
 
     /// A group has its first subscriber. To be called before anything of it is read.
@@ -147,7 +158,7 @@ impl CompatibleStore {
                     .runtime
                     .spawn(async move { shared.work(&group).await });
             }
-            Put::Full(job, error) => match job {
+            Put::Full(job, error) => match *job {
                 Job::Commit(waiting) => (waiting.done)(Err(error)),
                 Job::Announce(announcing) => (announcing.done)(Err(error)),
                 // It changes nothing, and its caller waits for it in any case.

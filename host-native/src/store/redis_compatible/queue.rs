@@ -9,6 +9,7 @@ use iii_stream_core::command::Action;
 use iii_stream_core::{Change, Command, Committed, Draft, GroupKey};
 use parking_lot::Mutex;
 
+use crate::store::queue_room::{QueueRoom, QueueShare};
 use crate::store::{Done, StoreError, StoreErrorCause};
 
 /// Commands that are decided and written together.
@@ -17,11 +18,16 @@ const BATCH_COMMANDS_MAX: usize = 256;
 /// A batch takes no further command once it has so many bytes.
 const BATCH_BYTES_MAX: usize = 4 << 20;
 
+/// What a command takes in the queues of all groups beside its text, in bytes.
+const COMMAND_BYTES: usize = 200;
+
 /// A command that waits.
 pub(super) struct Waiting {
     pub(super) command: Command,
     pub(super) done: Done<Committed>,
     bytes: usize,
+    /// Of what all groups may have together, from when it waits until it is answered.
+    pub(super) share: Option<QueueShare>,
 }
 
 /// A change of an item that is kept elsewhere.
@@ -51,6 +57,8 @@ pub(super) struct Queues {
     groups: Mutex<HashMap<GroupKey, Queue>>,
     commands_max: usize,
     bytes_max: usize,
+    /// For the commands of all groups.
+    room: Arc<QueueRoom>,
 }
 
 #[derive(Default)]
@@ -66,7 +74,7 @@ pub(super) enum Put {
     /// A task has to be started for the group.
     First,
     /// There was no room.
-    Full(Job, StoreError),
+    Full(Box<Job>, StoreError),
 }
 
 impl Job {
@@ -81,6 +89,7 @@ impl Job {
             command,
             done,
             bytes,
+            share: None,
         })
     }
 
@@ -93,13 +102,20 @@ impl Job {
 }
 
 impl Queues {
-    /// A group's queue takes at most `commands_max` jobs, and no further one once they have `bytes_max`.
-    pub(super) fn new(commands_max: usize, bytes_max: usize) -> Self {
+    /// A group's queue takes at most `commands_max` jobs, and no further one once they have `bytes_max`; all groups together take
+    /// at most `total_bytes_max`.
+    pub(super) fn new(commands_max: usize, bytes_max: usize, total_bytes_max: usize) -> Self {
         Self {
             groups: Mutex::default(),
             commands_max,
             bytes_max,
+            room: QueueRoom::new(total_bytes_max),
         }
+    }
+
+    /// What waits in all groups, or is on its way, in bytes.
+    pub(super) fn queued_bytes(&self) -> usize {
+        self.room.bytes()
     }
 
     /// Whether something of the group waits or is being done.
@@ -107,7 +123,13 @@ impl Queues {
         self.groups.lock().contains_key(group)
     }
 
-    pub(super) fn put(&self, group: &GroupKey, job: Job) -> Put {
+    pub(super) fn put(&self, group: &GroupKey, mut job: Job) -> Put {
+        if let Job::Commit(waiting) = &mut job {
+            match self.room.take(COMMAND_BYTES + waiting.bytes) {
+                Ok(share) => waiting.share = Some(share),
+                Err(error) => return Put::Full(Box::new(job), error),
+            }
+        }
         let mut groups = self.groups.lock();
         let is_first = !groups.contains_key(group);
         let queue = groups.entry_ref(group).or_default();
@@ -119,7 +141,8 @@ impl Queues {
                 "{jobs} commands of {bytes} bytes wait for Redis in this group; at most {} (queue_commands_max) and {} bytes (queue_bytes_max) may",
                 self.commands_max, self.bytes_max
             );
-            return Put::Full(job, StoreError::new(StoreErrorCause::Behind, message));
+            let error = StoreError::new(StoreErrorCause::Behind, message);
+            return Put::Full(Box::new(job), error);
         }
         queue.bytes += job.bytes();
         queue.jobs.push_back(job);

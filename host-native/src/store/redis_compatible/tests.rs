@@ -79,6 +79,7 @@ async fn instance(server: &TestServer, kept: Kept, epoch: &str) -> Instance {
         wait_max: Duration::from_secs(5),
         queue_commands_max: 10_000,
         queue_bytes_max: 64 << 20,
+        queue_total_bytes_max: 256 << 20,
     };
     let relay: Option<Arc<dyn RelaySink>> = match kept {
         Kept::Streams => Some(sink),

@@ -10,6 +10,7 @@ use iii_stream_core::{Draft, GroupLimits, GroupRef, Json, Kind, Position, Ttl};
 
 use super::{GROUP, ask, commit, done, options, set, store, store_with, wide};
 use crate::redis_client::test_server::{TestServer, is_installed};
+use crate::store::redis::index::NAMES_AT_ONCE;
 use crate::store::{ResumeWish, Store};
 
 #[tokio::test]
@@ -347,5 +348,48 @@ async fn who_resumes_while_others_write_gets_values_that_began_before() {
         let value = change.value.as_ref().map(Json::as_str);
         assert_eq!(value, values.get(&change.seq).map(String::as_str));
     }
+    client.close().await;
+}
+
+#[tokio::test]
+async fn a_long_index_is_read_in_parts() {
+    if !is_installed() {
+        return;
+    }
+    let server = TestServer::start_with(&[]);
+    let client = server.client().await;
+    let store = store(&client, wide());
+    let names: Vec<_> = (0..NAMES_AT_ONCE + 200)
+        .map(|number| format!("g{number:05}"))
+        .collect();
+    let answers: Vec<_> = names
+        .iter()
+        .map(|group| {
+            let group = GroupRef { stream: "s", group };
+            commit(&*store, group, set("a", "1", ""))
+        })
+        .collect();
+    for answer in answers {
+        done(answer).await.expect("a change");
+    }
+    let listed = async || {
+        let groups = ask(|done| store.list_groups("s", done)).await;
+        let groups = groups.expect("groups");
+        assert!(groups.iter().map(|group| &**group).eq(&names));
+        let all = ask(|done| store.list_all(done)).await.expect("streams");
+        assert_eq!((all.len(), all[0].1.len()), (1, names.len()));
+        let touched = store.groups_touched_since("s", 0).await;
+        assert_eq!(touched.expect("groups").len(), names.len());
+    };
+    listed().await;
+    // All in one millisecond, as a tool may have written them; and some of them later.
+    let mut touch = vec!["ZADD", "t:groups:s"];
+    for name in &names {
+        touch.extend(["5", name]);
+    }
+    server.ask(&touch);
+    listed().await;
+    server.ask(&["ZADD", "t:groups:s", "7", &names[0], "6", &names[1]]);
+    listed().await;
     client.close().await;
 }

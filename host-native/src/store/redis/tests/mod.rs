@@ -4,6 +4,7 @@ mod alike;
 mod fairness;
 mod faults;
 mod keeping;
+mod moving;
 mod waiting;
 mod watching;
 
@@ -60,6 +61,7 @@ fn options(limits: GroupLimits) -> RedisStoreOptions {
         wait_max: Duration::from_secs(5),
         queue_commands_max: 10_000,
         queue_bytes_max: 64 << 20,
+        queue_total_bytes_max: 256 << 20,
         cache_bytes_max: 16 << 20,
     }
 }
