@@ -135,7 +135,8 @@ impl Peers {
         let redis = || {
             let process = redis_process::start(Keeps::Nothing)?;
             let medium = RedisMedium {
-                address: process.address,
+                subscribers: process.address,
+                publishers: process.address,
                 frame_bytes: FRAME_BYTES,
             };
             io::Result::Ok((process, medium))

@@ -14,19 +14,20 @@ const CHANNEL: &str = "bench";
 const SUBSCRIBED: &[u8] = b"*3\r\n$9\r\nsubscribe\r\n$5\r\nbench\r\n:1\r\n";
 const MESSAGE: &[u8] = b"*3\r\n$7\r\nmessage\r\n$5\r\nbench\r\n$";
 
-/// A Redis server.
+/// A Redis server, at one address or by two ways.
 pub(crate) struct RedisMedium {
-    pub(crate) address: SocketAddr,
+    pub(crate) subscribers: SocketAddr,
+    pub(crate) publishers: SocketAddr,
     pub(crate) frame_bytes: usize,
 }
 
 impl Medium for RedisMedium {
     fn subscribers(&self) -> SocketAddr {
-        self.address
+        self.subscribers
     }
 
     fn publishers(&self) -> SocketAddr {
-        self.address
+        self.publishers
     }
 
     fn how_to_start(&self) -> &'static str {
@@ -108,7 +109,8 @@ mod tests {
     #[test]
     fn messages_are_recognised_whole() {
         let medium = RedisMedium {
-            address: SocketAddr::from(([127, 0, 0, 1], 1)),
+            subscribers: SocketAddr::from(([127, 0, 0, 1], 1)),
+            publishers: SocketAddr::from(([127, 0, 0, 1], 1)),
             frame_bytes: 393,
         };
         let mut published = Vec::new();

@@ -1,5 +1,7 @@
 //! Members by themselves: what they are sent, in short, and how they stand.
 
+mod paging;
+
 use std::ops::RangeInclusive;
 use std::task::{Context as TaskContext, Poll, Waker};
 

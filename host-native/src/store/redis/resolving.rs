@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use super::Shared;
 use super::answer::Parts;
-use super::committing::{CommandResult, Sent};
+use super::commit_answer::CommandResult;
+use super::committing::Sent;
 use super::deciding::Batch;
 use super::history::Entry;
 use super::kept::Meta;

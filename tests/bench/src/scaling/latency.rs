@@ -1,4 +1,5 @@
-//! One event at a time: from a writer at one instance to a subscriber at another, beside Redis' own publish and subscribe.
+//! One event at a time: from a writer at one instance to a subscriber at another, beside Redis' own publish and
+//! subscribe, and the same with a relay on each side that only passes on.
 
 use std::io;
 
@@ -8,6 +9,7 @@ use iii_stream::bench::medium::Medium;
 use iii_stream::bench::stream_medium::{Spread, StreamMedium};
 
 use super::cluster::Cluster;
+use super::relay;
 use crate::redis_medium::RedisMedium;
 
 /// Bytes of an event's frame.
@@ -19,17 +21,27 @@ pub(crate) struct Pair {
     pub(crate) across: Sample,
     /// On the same Redis.
     pub(crate) bare: Sample,
+    /// The same, with a relay before Redis and one behind it: as many ways as by two instances.
+    pub(crate) relayed: Sample,
 }
 
 pub(super) fn measure(cluster: &Cluster, window: Window) -> io::Result<Pair> {
+    let redis = cluster.redis.address;
     let bare = RedisMedium {
-        address: cluster.redis.address,
+        subscribers: redis,
+        publishers: redis,
+        frame_bytes: FRAME_BYTES,
+    };
+    let relayed = RedisMedium {
+        subscribers: relay::start(redis)?,
+        publishers: relay::start(redis)?,
         frame_bytes: FRAME_BYTES,
     };
     let across = StreamMedium::new(&cluster.across(), FRAME_BYTES, Spread::One)?;
     Ok(Pair {
         bare: one(&bare, window)?,
         across: one(&across, window)?,
+        relayed: one(&relayed, window)?,
     })
 }
 

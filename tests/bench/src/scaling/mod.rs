@@ -1,12 +1,13 @@
 //! Several instances over one Redis: what it costs beside Redis itself.
 //!
 //! Reading order: `cluster` (three servers on one Redis), `writes` and `script` (calls at one instance, beside the commit
-//! script alone), `counter` (many writers, one item), `latency` (an event from one
+//! script alone), `counter` (many writers, one item), `latency` and `relay` (an event from one
 //! instance to a subscriber of another), `subscribing` (groups that come and go), `rows` (what is said).
 
 mod cluster;
 mod counter;
 mod latency;
+mod relay;
 mod rows;
 mod script;
 mod subscribing;

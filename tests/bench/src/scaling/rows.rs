@@ -47,11 +47,16 @@ fn ratios(rounds: &[Round]) -> Vec<Row> {
         "a group that comes and goes, 10,000 / 10 groups, time",
         |round| round.subscribing.many.wall_us / round.subscribing.few.wall_us,
     );
+    let relayed = row(
+        "of which the way alone: through two bare relays / bare Redis, p50",
+        |round| round.latency.relayed.p50_us / round.latency.bare.p50_us,
+    );
     vec![
         at_least(set, SET_TO_SCRIPT),
         at_least(update, UPDATE_TO_SCRIPT),
         at_most(p50, LATENCY_TO_BARE),
         at_most(p99, LATENCY_TO_BARE),
+        relayed,
         at_most(cpu, MANY_TO_FEW),
         at_most(wall, MANY_TO_FEW),
     ]
@@ -101,6 +106,12 @@ fn numbers(rounds: &[Round]) -> Vec<Row> {
         }),
         row("bare Redis publish to subscribe, p99", "us", |round| {
             round.latency.bare.p99_us
+        }),
+        row("the same through two bare relays, p50", "us", |round| {
+            round.latency.relayed.p50_us
+        }),
+        row("the same through two bare relays, p99", "us", |round| {
+            round.latency.relayed.p99_us
         }),
         row("a group of 10 comes and goes, CPU", "us", |round| {
             round.subscribing.few.cpu_us

@@ -27,39 +27,43 @@ local OPS_BYTES_MAX = 65536
 -- A turn is never longer.
 local TURN_MAX_MS = 1000
 
+-- Asked for here once, because each global costs a search.
+local call, format, sub, byte, match = redis.call, string.format, string.sub, string.byte, string.match
+local max, floor_of, pack, unpack_numbers = math.max, math.floor, struct.pack, struct.unpack
+
 local group, order, history, clients, expiries = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local A = ARGV
 local deadline, floor, items_max, bytes_max, records_max, changes_max, history_bytes_max, message_bytes_max,
-  reply_bytes_max, empty_ms, items_count, clients_count, turn_ms = struct.unpack('>ddddddddddddd', A[1])
+  reply_bytes_max, empty_ms, items_count, clients_count, turn_ms = unpack_numbers('>ddddddddddddd', A[1])
 local batch = A[2]
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local time = call('TIME')
+local now = time[1] * 1000 + floor_of(time[2] / 1000)
 if now > deadline then
-  return {'late', tostring(now)}
+  return {'late', format('%d', now)}
 end
 local fields_end = GROUP_ARGS + items_count + clients_count
 
-local got = redis.call('HMGET', group, 'm', 'f', 't', unpack(A, GROUP_ARGS + 1, fields_end))
+local got = call('HMGET', group, 'm', 'f', 't', unpack(A, GROUP_ARGS + 1, fields_end))
 -- Batches that were given up are marked here: see `resolve.lua`.
 if got[2] and string.find(got[2], batch .. ' ', 1, true) then
-  return {'fenced', tostring(now)}
+  return {'fenced', format('%d', now)}
 end
 -- Who lost against others several times has a turn, in which nobody else changes items. A batch's name begins with its instance's.
-local me = string.match(batch, '^[^x]+')
+local me = match(batch, '^[^x]+')
 local has_turn = false
 if got[3] then
-  local holder, until_ms = string.match(got[3], '^(%S+) (%d+)$')
+  local holder, until_ms = match(got[3], '^(%S+) (%d+)$')
   has_turn = holder == me
   local left = tonumber(until_ms) - now
   if not has_turn and 0 < left and left <= TURN_MAX_MS and 0 < items_count then
-    return {'waits', tostring(now)}
+    return {'waits', format('%d', now)}
   end
 end
 
 -- The caller may not know of a failover, or know of one before others do: the server knows.
 local function replication_now()
   local info = redis.pcall('INFO', 'replication')
-  return type(info) == 'string' and string.match(info, 'master_replid:(%w+)') or A[3]
+  return type(info) == 'string' and match(info, 'master_replid:(%w+)') or A[3]
 end
 
 local stamp_now = now < floor and floor or now
@@ -67,14 +71,14 @@ local epoch, replication, names, seq, event_ms, gone_ms, sync_ms, items, bytes, 
 local stops = false
 if got[1] then
   seq, event_ms, gone_ms, sync_ms, items, bytes, uses, known, first, trimmed, total, expiring_ms, names =
-    struct.unpack(META, got[1])
-  epoch, replication = string.match(got[1], '^(%S+) (%S+)$', names)
+    unpack_numbers(META, got[1])
+  epoch, replication = match(got[1], '^(%S+) (%S+)$', names)
   if replication ~= A[3] then
     local told = replication_now()
     if told ~= replication then
       -- What went before stays, until the history is trimmed: for triggers that have not come so far.
       epoch, replication, first, trimmed = batch, told, seq + 1, total
-      event_ms, gone_ms, sync_ms = math.max(event_ms, floor), math.max(gone_ms, floor), math.max(sync_ms, floor)
+      event_ms, gone_ms, sync_ms = max(event_ms, floor), max(gone_ms, floor), max(sync_ms, floor)
     end
   end
 else
@@ -85,7 +89,7 @@ if A[4] ~= '*' and A[4] ~= epoch then
   stops = true
 end
 
-local keeps_bodies, publishing = string.sub(A[5], 1, 1) == '1', string.sub(A[5], 2)
+local keeps_bodies, publishing = sub(A[5], 1, 1) == '1', sub(A[5], 2)
 local publishes = publishing ~= '-'
 
 -- Items as this batch leaves them; parsed when needed.
@@ -97,7 +101,7 @@ local function head_of(index)
     head = {had = text and true or false}
     if text then
       head.seq, head.created, head.timestamp, head.heard_ms, head.heard_seq, head.ttl, head.expires, head.bytes,
-        head.valued, head.ops_bytes = struct.unpack(HEAD, text)
+        head.valued, head.ops_bytes = unpack_numbers(HEAD, text)
       head.had_created, head.had_expires = head.created, head.expires
     end
     heads[index] = head
@@ -119,17 +123,17 @@ local records
 local touched_clients = {}
 local function take(index, mutation)
   if records == nil then
-    records = redis.call('ZCARD', clients)
+    records = call('ZCARD', clients)
   end
   local field = A[GROUP_ARGS + items_count + index]
   uses, known = uses + 1, known + 1
-  if redis.call('ZADD', clients, uses, field) == 1 then
+  if call('ZADD', clients, uses, field) == 1 then
     records = records + 1
   end
   last[index] = mutation
   touched_clients[index] = true
   while records_max < records do
-    local gone = redis.call('ZPOPMIN', clients)[1]
+    local gone = call('ZPOPMIN', clients)[1]
     records = records - 1
     local gone_last
     for other = 1, clients_count do
@@ -141,8 +145,8 @@ local function take(index, mutation)
       end
     end
     if gone_last == nil then
-      gone_last = redis.call('HGET', group, gone)
-      redis.call('HDEL', group, gone)
+      gone_last = call('HGET', group, gone)
+      call('HDEL', group, gone)
     end
     known = known - (tonumber(gone_last) or 0)
   end
@@ -152,32 +156,33 @@ local had_history = first <= seq
 local message = {}
 -- `before` and `after`: the body without its value, which is that at `valued` with all operations since.
 local function keep(body, timestamp, base, index, valued, before, after)
-  local number = seq .. ''
-  local line = number .. ' ' .. timestamp .. ' ' .. base
+  -- Numbers become text as seldom as can be, and by `format`: that took a third of all.
+  local number = format('%d', seq)
+  local moment = base and format('%d %d', timestamp, base) or format('%d -', timestamp)
+  local line = number .. ' ' .. moment
   local kept_bytes = valued and #before + #after or #body
   local cost = keeps_bodies and kept_bytes + 160 or 160
   if history_bytes_max < cost or changes_max == 0 then
     if first < seq then
-      redis.call('DEL', history)
+      call('DEL', history)
     end
     first, trimmed = seq + 1, total
   else
     total = total + cost
-    local about = timestamp .. ' ' .. base .. ' ' .. batch .. ':' .. index .. ' ' .. total
+    local about = format('%s %s:%d %d', moment, batch, index, total)
     if valued then
-      redis.call('XADD', history, number .. '-0', 'h', about, 'f', valued, 'b', before, 'a', after)
+      call('XADD', history, number .. '-0', 'h', about, 'f', format('%d', valued), 'b', before, 'a', after)
     elseif keeps_bodies then
-      redis.call('XADD', history, number .. '-0', 'h', about, 'd', body)
+      call('XADD', history, number .. '-0', 'h', about, 'd', body)
     else
-      redis.call('XADD', history, number .. '-0', 'h', about)
+      call('XADD', history, number .. '-0', 'h', about)
     end
   end
   if publishes then
     if message_bytes_max < #body then
       message[#message + 1] = line .. ' -\n'
     else
-      message[#message + 1] = line .. ' ' .. #body .. '\n'
-      message[#message + 1] = body
+      message[#message + 1] = format('%s %d\n', line, #body) .. body
     end
   end
   return line
@@ -216,9 +221,9 @@ while done < commands and not stops do
         line, head.refused = 'B', true
       else
         seq = seq + 1
-        local timestamp = math.max(stamp_now, (head.heard_ms or gone_ms) + 1, event_ms, sync_ms + 1)
+        local timestamp = max(stamp_now, (head.heard_ms or gone_ms) + 1, event_ms, sync_ms + 1)
         event_ms = timestamp
-        local base = head.seq or '-'
+        local base = head.seq
         local ttl = A[at + 7]
         if not head.seq then
           items = items + 1
@@ -233,38 +238,37 @@ while done < commands and not stops do
         bytes = bytes - old_bytes + new_bytes
         local body, from = A[at + 8], tonumber(A[at + 9])
         head.body, head.from, head.is_changed = body, from, true
-        local before, after = string.sub(body, 1, from), string.sub(body, from + length + 1)
-        local ops_bytes = (head.ops_bytes or 0) + #before + #after + 160
-        local has_ops = string.byte(body) % 32 >= 16
-        if keeps_bodies and has_ops and base ~= '-' and first <= head.valued and ops_bytes <= length and ops_bytes <= OPS_BYTES_MAX then
+        local ops_bytes = (head.ops_bytes or 0) + #body - length + 160
+        local has_ops = byte(body) % 32 >= 16
+        if has_ops and keeps_bodies and base and first <= head.valued and ops_bytes <= length and ops_bytes <= OPS_BYTES_MAX then
           head.ops_bytes = ops_bytes
-          line = keep(body, timestamp .. '', base, done, string.format('%.0f', head.valued), before, after)
+          line = keep(body, timestamp, base, done, head.valued, sub(body, 1, from), sub(body, from + length + 1))
         else
           head.valued, head.ops_bytes = seq, 0
-          line = keep(body, timestamp .. '', base, done)
+          line = keep(body, timestamp, base, done)
         end
       end
     elseif op == 'q' or op == 'Q' then
       local change = '-'
       if head and head.seq then
-        change = op == 'Q' and head.heard_seq or head.seq
+        change = format('%d', op == 'Q' and head.heard_seq or head.seq)
       end
-      line = 'q ' .. change .. ' ' .. seq
+      line = format('q %s %d', change, seq)
     elseif op == 'd' or op == 'E' and head.seq and head.expires ~= -1 and head.expires <= now then
       seq = seq + 1
-      local timestamp = math.max(stamp_now, head.heard_ms + 1, event_ms, sync_ms + 1)
+      local timestamp = max(stamp_now, head.heard_ms + 1, event_ms, sync_ms + 1)
       event_ms, gone_ms = timestamp, timestamp
       local base = head.seq
       items = items - 1
       bytes = bytes - (#A[GROUP_ARGS + item] - 1) - head.bytes
       head.seq, head.heard_ms, head.body, head.is_changed = nil, nil, nil, true
-      line = keep(A[at + 8], timestamp .. '', base, done)
+      line = keep(A[at + 8], timestamp, base, done)
     elseif op == 'e' then
       seq = seq + 1
-      local timestamp = math.max(stamp_now, event_ms, sync_ms + 1)
-      local base = '-'
+      local timestamp = max(stamp_now, event_ms, sync_ms + 1)
+      local base
       if head then
-        timestamp = math.max(timestamp, (head.heard_ms or gone_ms) + 1)
+        timestamp = max(timestamp, (head.heard_ms or gone_ms) + 1)
         if head.seq then
           base = head.seq
           head.heard_ms, head.heard_seq, head.is_changed = timestamp, seq, true
@@ -273,12 +277,12 @@ while done < commands and not stops do
         end
       end
       event_ms = timestamp
-      line = keep(A[at + 8], timestamp .. '', base, done)
+      line = keep(A[at + 8], timestamp, base, done)
     elseif op == 'x' or op == 'X' then
       seq = seq + 1
-      local timestamp = math.max(stamp_now, event_ms, sync_ms + 1)
+      local timestamp = max(stamp_now, event_ms, sync_ms + 1)
       if head then
-        timestamp = math.max(timestamp, event_ms + 1)
+        timestamp = max(timestamp, event_ms + 1)
         if head.seq then
           head.heard_ms, head.heard_seq, head.is_changed = timestamp, seq, true
         end
@@ -287,9 +291,9 @@ while done < commands and not stops do
         end
       end
       event_ms = timestamp
-      line = keep(A[at + 8], timestamp .. '', A[at + 9], done)
+      line = keep(A[at + 8], timestamp, tonumber(A[at + 9]), done)
       -- Nobody comes back to a change of what is kept elsewhere.
-      redis.call('DEL', history)
+      call('DEL', history)
       first, trimmed = seq + 1, total
     end
     done = done + 1
@@ -300,22 +304,22 @@ end
 
 -- What all entries up to this one took.
 local function total_of(entry)
-  return tonumber(string.match(entry[2][2], '(%d+)$'))
+  return tonumber(match(entry[2][2], '(%d+)$'))
 end
 
 -- The history keeps at least what it must and at most an eighth more, so that it is trimmed seldom.
 if first <= seq then
   local least = first
-  if changes_max + math.floor(changes_max / 8) < seq - first + 1 then
+  if changes_max + floor_of(changes_max / 8) < seq - first + 1 then
     least = seq - changes_max + 1
   end
   if history_bytes_max < total - trimmed then
     -- Each entry tells what all up to it took: the first of those that may stay is found by halving.
-    local limit = total - history_bytes_max + math.floor(history_bytes_max / 8)
+    local limit = total - history_bytes_max + floor_of(history_bytes_max / 8)
     local low, high = least, seq
     while low < high do
-      local middle = math.floor((low + high) / 2)
-      local entry = redis.call('XRANGE', history, middle .. '-0', middle .. '-0')[1]
+      local middle = floor_of((low + high) / 2)
+      local entry = call('XRANGE', history, format('%d-0', middle), format('%d-0', middle))[1]
       if total_of(entry) <= limit then
         low = middle + 1
       else
@@ -325,9 +329,9 @@ if first <= seq then
     least = low
   end
   if first < least then
-    local before = redis.call('XRANGE', history, (least - 1) .. '-0', (least - 1) .. '-0')[1]
+    local before = call('XRANGE', history, format('%d-0', least - 1), format('%d-0', least - 1))[1]
     trimmed = total_of(before)
-    redis.call('XTRIM', history, 'MINID', least .. '-0')
+    call('XTRIM', history, 'MINID', format('%d-0', least))
     first = least
   end
 end
@@ -342,40 +346,40 @@ else
   expiring_ms = 0
 end
 
-local meta = struct.pack(META, seq, event_ms, gone_ms, sync_ms, items, bytes, uses, known, first, trimmed, total, expiring_ms)
+local meta = pack(META, seq, event_ms, gone_ms, sync_ms, items, bytes, uses, known, first, trimmed, total, expiring_ms)
   .. epoch .. ' ' .. replication
 local writes, written = {'m', meta}, 2
 local removes, removed = {}, 0
 for index, head in pairs(heads) do
   if head.is_changed then
     local field = A[GROUP_ARGS + index]
-    local id = string.sub(field, 2)
+    local id = sub(field, 2)
     if head.seq then
       writes[written + 1] = field
-      writes[written + 2] = struct.pack(HEAD, head.seq, head.created, head.timestamp, head.heard_ms, head.heard_seq,
+      writes[written + 2] = pack(HEAD, head.seq, head.created, head.timestamp, head.heard_ms, head.heard_seq,
         head.ttl, head.expires, head.bytes, head.valued, head.ops_bytes)
       written = written + 2
       if head.body then
         writes[written + 1] = 'v' .. id
-        writes[written + 2] = string.sub(head.body, head.from + 1, head.from + head.bytes)
+        writes[written + 2] = sub(head.body, head.from + 1, head.from + head.bytes)
         written = written + 2
       end
       if head.created ~= head.had_created then
-        redis.call('ZADD', order, head.created, id)
+        call('ZADD', order, head.created, id)
       end
       if head.expires ~= head.had_expires then
         if head.expires ~= -1 then
-          redis.call('ZADD', expiries, head.expires, id)
+          call('ZADD', expiries, head.expires, id)
         elseif head.had_expires then
-          redis.call('ZREM', expiries, id)
+          call('ZREM', expiries, id)
         end
       end
     elseif head.had then
       removes[removed + 1], removes[removed + 2] = field, 'v' .. id
       removed = removed + 2
-      redis.call('ZREM', order, id)
+      call('ZREM', order, id)
       if head.had_expires ~= -1 then
-        redis.call('ZREM', expiries, id)
+        call('ZREM', expiries, id)
       end
     end
   end
@@ -394,34 +398,34 @@ local is_missing = not got[1] and seq == 0 and uses == 0
 if is_missing then
   meta, expiring_ms = '', was_expiring_ms
 elseif meta ~= got[1] then
-  redis.call('HSET', group, unpack(writes))
+  call('HSET', group, unpack(writes))
 end
 if 0 < removed then
-  redis.call('HDEL', group, unpack(removes))
+  call('HDEL', group, unpack(removes))
 end
 if expiring_ms ~= was_expiring_ms then
   for _, key in ipairs({group, history, clients}) do
     if expiring_ms == 0 then
-      redis.call('PERSIST', key)
+      call('PERSIST', key)
     else
-      redis.call('PEXPIRE', key, empty_ms)
+      call('PEXPIRE', key, empty_ms)
     end
   end
 end
 if message[1] then
   local text = epoch .. ' ' .. A[8] .. '\n' .. table.concat(message)
-  redis.call(publishing == 'S' and 'SPUBLISH' or 'PUBLISH', A[6], text)
+  call(publishing == 'S' and 'SPUBLISH' or 'PUBLISH', A[6], text)
   if A[7] ~= '' then
-    redis.call('PUBLISH', A[7], text)
+    call('PUBLISH', A[7], text)
   end
 end
 if has_turn and 0 < done then
-  redis.call('HDEL', group, 't')
+  call('HDEL', group, 't')
 elseif stops and 0 < turn_ms and not is_missing then
-  redis.call('HSET', group, 't', me .. ' ' .. string.format('%.0f', now + turn_ms))
+  call('HSET', group, 't', me .. ' ' .. format('%d', now + turn_ms))
 end
 if not stops then
-  return {'done', tostring(now), meta, table.concat(results, '\n')}
+  return {'done', format('%d', now), meta, table.concat(results, '\n')}
 end
 
 -- What the rest was decided on is not so: how it is now.
@@ -435,8 +439,8 @@ while at < #A do
     local field = A[GROUP_ARGS + item]
     if not head.seq then
       items_now[#items_now + 1] = {item}
-    elseif A[4] ~= epoch or expected ~= tostring(head.seq) then
-      local state = redis.call('HMGET', group, field, 'v' .. string.sub(field, 2))
+    elseif A[4] ~= epoch or expected ~= format('%d', head.seq) then
+      local state = call('HMGET', group, field, 'v' .. sub(field, 2))
       reply_bytes = reply_bytes + #state[2]
       items_now[#items_now + 1] = {item, state[1], state[2]}
     end
@@ -447,4 +451,4 @@ while at < #A do
   end
   at = at + COMMAND_ARGS
 end
-return {'conflict', tostring(now), meta, table.concat(results, '\n'), items_now, clients_now}
+return {'conflict', format('%d', now), meta, table.concat(results, '\n'), items_now, clients_now}

@@ -1,7 +1,10 @@
 //! What is kept, for how long, and what is listed.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use hashbrown::HashMap;
 use iii_stream_core::command::{read_delete, read_update};
 use iii_stream_core::{Draft, GroupLimits, GroupRef, Json, Kind, Position, Ttl};
 
@@ -206,9 +209,9 @@ async fn a_store_without_history_says_so() {
 }
 
 /// `stream::update` that appends a token to the text of an item.
-fn append(token: usize) -> iii_stream_core::Command {
+fn append(item: &str, token: usize) -> iii_stream_core::Command {
     let text = format!(
-        r#"{{"stream_name":"s","group_id":"g","item_id":"a","ops":[{{"type":"append","path":"text","value":"token-{token} "}}],"returning":"none"}}"#
+        r#"{{"stream_name":"s","group_id":"g","item_id":"{item}","ops":[{{"type":"append","path":"text","value":"token-{token} "}}],"returning":"none"}}"#
     );
     read_update(&text).expect("a command").command
 }
@@ -239,7 +242,7 @@ async fn a_growing_text_does_not_fill_the_history() {
     for first in (0..TOKENS).step_by(100) {
         let tokens = first..first + 100;
         let answers: Vec<_> = tokens
-            .map(|token| commit(&*store, GROUP, append(token)))
+            .map(|token| commit(&*store, GROUP, append("a", token)))
             .collect();
         for answer in answers {
             done(answer).await.expect("a change");
@@ -279,5 +282,70 @@ async fn a_growing_text_does_not_fill_the_history() {
     let logged = store.changes_after(GROUP, at.seq - 500).await;
     let changes = logged.expect("an answer").changes.expect("all changes");
     assert!(changes.len() == 500 && changes.iter().all(|change| change.value.is_some()));
+    client.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_resumes_while_others_write_gets_values_that_began_before() {
+    if !is_installed() {
+        return;
+    }
+    const ITEMS: usize = 8;
+    let server = TestServer::start_with(&[]);
+    let client = server.client().await;
+    let limits = GroupLimits {
+        history_changes_max: 100_000,
+        history_bytes_max: 64 << 20,
+        ..wide()
+    };
+    let [writer, reader] = [(), ()].map(|()| store(&client, limits));
+    // So large that the history has operations for long, and begins with the values.
+    let mut texts = vec!["x".repeat(16_000); ITEMS];
+    for (item, text) in texts.iter().enumerate() {
+        let value = format!(r#"{{"text":"{text}"}}"#);
+        done(commit(&*writer, GROUP, set(&item.to_string(), &value, "")))
+            .await
+            .expect("a change");
+    }
+    let is_over = Arc::new(AtomicBool::new(false));
+    let writing = tokio::spawn({
+        let is_over = is_over.clone();
+        async move {
+            let mut values = HashMap::new();
+            for token in 0.. {
+                if is_over.load(Ordering::Relaxed) {
+                    break;
+                }
+                // The next one's value is always older than those before.
+                let item = ITEMS - 1 - token % ITEMS;
+                let command = append(&item.to_string(), token);
+                let committed = done(commit(&*writer, GROUP, command)).await;
+                let change = committed.expect("a change").change.expect("a change");
+                texts[item] += &format!("token-{token} ");
+                values.insert(change.seq, format!(r#"{{"text":"{}"}}"#, texts[item]));
+            }
+            values
+        }
+    });
+    let mut found = Vec::new();
+    while found.len() < 200 {
+        let mut since = reader.position_now(GROUP).await.expect("a position");
+        since.seq = (since.seq - 2).max(ITEMS as u64);
+        let wish = ResumeWish {
+            item: None,
+            since,
+            needs_values: true,
+            clients: None,
+        };
+        let resumed = ask(|done| reader.resume(GROUP, wish, 0, done)).await;
+        let resumed = resumed.expect("an answer");
+        found.extend(resumed.expect("it reaches back").changes);
+    }
+    is_over.store(true, Ordering::Relaxed);
+    let values = writing.await.expect("a writer");
+    for change in found {
+        let value = change.value.as_ref().map(Json::as_str);
+        assert_eq!(value, values.get(&change.seq).map(String::as_str));
+    }
     client.close().await;
 }

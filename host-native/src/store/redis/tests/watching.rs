@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use iii_stream_core::{Change, Demand, GroupKey, Json, Position};
+use iii_stream_core::{Change, Demand, GroupKey, GroupRef, Json, Position};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -11,7 +11,7 @@ use super::{GROUP, ask, commit, done, options, set, store, store_with, wide};
 use crate::metrics::Metrics;
 use crate::redis_client::test_server::{TestServer, is_installed};
 use crate::store::redis::RedisStore;
-use crate::store::{ChangeSink, RelaySink, Store, StoreErrorCause};
+use crate::store::{ChangeSink, PageWish, RelaySink, Store, StoreErrorCause};
 
 /// Writes down what it is told.
 #[derive(Default)]
@@ -57,10 +57,52 @@ impl Told {
 /// Watches as a server does.
 fn watching(store: &Arc<RedisStore>) -> Arc<Told> {
     let told = Arc::new(Told::default());
-    store.set_watching(told.clone(), Arc::new(Metrics::default()));
+    watching_for(store, told.clone());
+    told
+}
+
+fn watching_for(store: &Arc<RedisStore>, sink: Arc<dyn RelaySink>) {
+    store.set_watching(sink, Arc::new(Metrics::default()));
     let running = store.clone();
     tokio::spawn(async move { running.run_watching().await });
-    told
+}
+
+/// A change of this group holds up all messages that come after it.
+const WALL: GroupRef<'static> = GroupRef {
+    stream: "s",
+    group: "wall",
+};
+
+/// Writes down what it is told, but stands still at [`WALL`] until it is let through.
+struct Gate {
+    told: Told,
+    open: Mutex<std::sync::mpsc::Receiver<()>>,
+    reached: Notify,
+}
+
+impl ChangeSink for Gate {
+    fn demand(&self, _: &GroupKey) -> Demand {
+        Demand::Values
+    }
+
+    fn publish(&self, group: &GroupKey, change: Arc<Change>, before: Option<&Json>) {
+        if group.as_ref() != WALL {
+            return self.told.publish(group, change, before);
+        }
+        self.reached.notify_one();
+        let waited = tokio::task::block_in_place(|| self.open.lock().recv());
+        waited.expect("it is let through");
+    }
+}
+
+impl RelaySink for Gate {
+    fn missed(&self, group: &GroupKey, events: bool) {
+        self.told.missed(group, events);
+    }
+
+    fn restarted(&self, group: &GroupKey, at: &Position) {
+        self.told.restarted(group, at);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -162,4 +204,63 @@ async fn reads_of_a_line_end_in_time_when_redis_does_not_answer() {
     assert!(took < Duration::from_secs(12), "{took:?}");
     let found = ask(|done| store.get(GROUP, "i", done)).await;
     found.expect("it goes on");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_later_page_comes_once_the_followers_were_told_what_it_knows() {
+    if !is_installed() {
+        return;
+    }
+    let server = TestServer::start_with(&[]);
+    let client = server.client().await;
+    let [here, there] = [(), ()].map(|()| store(&client, wide()));
+    let (open, closed) = std::sync::mpsc::channel();
+    let gate = Arc::new(Gate {
+        told: Told::default(),
+        open: Mutex::new(closed),
+        reached: Notify::new(),
+    });
+    watching_for(&here, gate.clone());
+    for group in [GROUP, WALL] {
+        done(commit(&*there, group, set("i", "1", "")))
+            .await
+            .expect("a change");
+        here.watch(&group.to_key());
+        let snapshot = ask(|done| here.snapshot(group, None, 0, done)).await;
+        assert_eq!(snapshot.expect("a snapshot").seq, 1);
+    }
+    for group in [WALL, GROUP] {
+        done(commit(&*there, group, set("i", "2", "")))
+            .await
+            .expect("a change");
+    }
+    gate.reached.notified().await;
+    // How far a page is, and what was told by then.
+    let page = |after| {
+        let (send, found) = tokio::sync::oneshot::channel();
+        let wish = PageWish {
+            after,
+            ..PageWish::default()
+        };
+        let gate = gate.clone();
+        let tell = move |page: Result<crate::store::SnapshotPage, _>| {
+            drop(send.send((page.expect("a page").seq, gate.told.seqs.lock().clone())));
+        };
+        here.page(GROUP, wish, 0, Box::new(tell));
+        found
+    };
+    let later = page(1);
+    assert_eq!(
+        page(0).await.expect("an answer"),
+        (2, vec![]),
+        "a follower begins with the first one"
+    );
+    // Time in which the later one could come.
+    for _ in 0..30 {
+        let found = ask(|done| here.get(GROUP, "i", done)).await;
+        found.expect("Redis answers");
+    }
+    open.send(()).expect("it stands still");
+    assert_eq!(later.await.expect("an answer"), (2, vec![2]));
+    client.close().await;
 }
