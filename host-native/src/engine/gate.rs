@@ -31,6 +31,9 @@ pub(crate) enum Passage {
 pub(crate) trait Ticket: Send + Sync {
     /// What must be open when the call leaves.
     fn gate(&self) -> &Gate;
+
+    /// A lane is done with the call; whether its handler answered.
+    fn leaves_lane(&self, is_answered: bool);
 }
 
 impl Gate {

@@ -8,10 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use futures_util::StreamExt;
 use futures_util::stream::{FuturesOrdered, FuturesUnordered};
+use futures_util::{FutureExt, StreamExt};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
+use tokio::task::coop::unconstrained;
 
 use super::call::{Call, Output, ReplyTo};
 use super::gate::{Passage, Ticket};
@@ -67,7 +68,17 @@ impl Drop for Place {
 struct Input {
     text: Arc<str>,
     ticket: Option<Arc<dyn Ticket>>,
+    /// Its handler answered.
+    is_answered: bool,
     _place: Place,
+}
+
+impl Drop for Input {
+    fn drop(&mut self) {
+        if let Some(ticket) = &self.ticket {
+            ticket.leaves_lane(self.is_answered);
+        }
+    }
 }
 
 impl Input {
@@ -130,6 +141,7 @@ impl Lane {
         let input = Input {
             text: input,
             ticket,
+            is_answered: false,
             _place: self.waiting.enter(),
         };
         if self.inputs.try_send(input).is_err() {
@@ -180,7 +192,7 @@ struct LaneTask {
 }
 
 impl LaneTask {
-    /// Runs until the lane is dropped; what still waits then is dropped too.
+    /// Runs until the lane is dropped; what still waits then is dropped too, but for the answers that have come.
     async fn run(self, mut queue: mpsc::Receiver<Input>) {
         let mut judged = FuturesOrdered::new();
         let mut open = FuturesUnordered::new();
@@ -206,11 +218,14 @@ impl LaneTask {
                     }
                 }
                 input = queue.recv(), if judged.len() < self.context.open_max => {
-                    let Some(input) = input else { return };
-                    judged.push_back(self.judge(input));
+                    if let Some(input) = input {
+                        judged.push_back(self.judge(input));
+                    }
                 }
             }
             if queue.is_closed() {
+                // A worker that goes away right after its answers has given them.
+                while let Some(Some(())) = unconstrained(open.next()).now_or_never() {}
                 return;
             }
         }
@@ -228,9 +243,13 @@ impl LaneTask {
     fn call_handler(&self, input: Input) -> impl Future<Output = ()> + use<> {
         let answer = call_handler(&self.context, &self.binding, &input.text);
         async move {
+            // All of it is held until the answer, not only the field that is written.
+            let mut input = input;
             // Handlers' results have no meaning here; faults are logged where they are seen.
-            let _ = answer.await;
-            drop(input);
+            input.is_answered = match answer.await {
+                Ok(_) => true,
+                Err(fault) => fault == HandlerFault::Answered,
+            };
         }
     }
 }
@@ -261,12 +280,21 @@ pub(super) async fn passes(
     }
 }
 
-/// Calls a binding's handler now; the future waits for its answer. `None`: it failed or took too long.
+/// Why a handler gave no result. Logged where it is seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum HandlerFault {
+    /// It answered with an error.
+    Answered,
+    /// It took too long, or could not be asked, or its worker went away.
+    Silent,
+}
+
+/// Calls a binding's handler now; the future waits for its answer.
 pub(super) fn call_handler(
     context: &LaneContext,
     binding: &Arc<Binding>,
     input: &str,
-) -> impl Future<Output = Option<Output>> + use<> {
+) -> impl Future<Output = Result<Output, HandlerFault>> + use<> {
     let (reply, waiter) = ReplyTo::waiter();
     let call = Call {
         metadata: binding.metadata.as_deref(),
@@ -276,14 +304,17 @@ pub(super) fn call_handler(
     let (binding, time_max) = (binding.clone(), context.time_max);
     async move {
         match tokio::time::timeout(time_max, waiter.answer()).await {
-            Ok(Ok(output)) => Some(output),
+            Ok(Ok(output)) => Ok(output),
             Ok(Err(failure)) => {
                 tracing::warn!(trigger = %binding.id, function = %binding.function_id, error = failure.body(), "trigger handler failed");
-                None
+                Err(match failure.is_of_server() {
+                    true => HandlerFault::Silent,
+                    false => HandlerFault::Answered,
+                })
             }
             Err(_) => {
                 tracing::warn!(trigger = %binding.id, function = %binding.function_id, "trigger handler took too long");
-                None
+                Err(HandlerFault::Silent)
             }
         }
     }

@@ -98,9 +98,9 @@ impl JoinTriggers {
             return true;
         }
         match call_handler(&self.context, &guard.binding, input).await {
-            Some(Output::Json(json)) => !denies(&json),
-            Some(Output::Nothing) => true,
-            None => !self.deny_on_error,
+            Ok(Output::Json(json)) => !denies(&json),
+            Ok(Output::Nothing) => true,
+            Err(_) => !self.deny_on_error,
         }
     }
 }

@@ -7,6 +7,7 @@ mod due;
 mod leaving;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -118,7 +119,7 @@ impl Leader {
         let mut state = self.state.lock();
         let lane = state.lanes.remove(binding_id);
         if state.lanes.is_empty() {
-            // What was not answered is done again, by whoever leads next.
+            // What has no answer by now is done again, by whoever leads next.
             state.gate.close();
             state.has_ended = true;
             state.forgets = forgets;
@@ -186,13 +187,22 @@ impl Leader {
 
     /// A change that was handed over is done.
     pub(super) fn done(&self, generation: u64, group: &Arc<str>, era: u32, seq: u64) {
+        self.settle(generation, |pursuit| pursuit.done(group, era, seq));
+    }
+
+    /// A change that was handed over is not done, and will not be in this term.
+    pub(super) fn given_up(&self, generation: u64) {
+        self.settle(generation, Pursuit::given_up);
+    }
+
+    fn settle(&self, generation: u64, settle: impl FnOnce(&mut Pursuit<Arc<Heard>>)) {
         let mut guard = self.state.lock();
         let state = &mut *guard;
         if state.generation == generation
             && let Some(pursuit) = &mut state.tenure.pursuit
         {
-            pursuit.done(group, era, seq);
-            let is_last = state.is_leaving && pursuit.open() == 0;
+            settle(pursuit);
+            let is_last = (state.is_leaving || state.has_ended) && pursuit.open() == 0;
             drop(guard);
             if is_last {
                 self.wake.notify_one();
@@ -279,6 +289,7 @@ impl Leader {
                 group,
                 era,
                 seq: change.change.seq,
+                is_given_up: AtomicBool::new(false),
             });
             if let Some(Some(input)) = input {
                 for lane in lanes {

@@ -380,6 +380,11 @@ impl<C: Numbered> Pursuit<C> {
         }
     }
 
+    /// A change that was handed over is not done: whoever goes on from the cursor has to do it.
+    pub(super) fn given_up(&mut self) {
+        self.open = self.open.saturating_sub(1);
+    }
+
     /// Takes and hands over nothing more. What was not handed over counts as not done.
     pub(super) fn halt(&mut self) {
         self.is_halted = true;

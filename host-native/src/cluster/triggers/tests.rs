@@ -13,7 +13,8 @@ use tokio::sync::{Notify, oneshot};
 use super::{SharedStreamTriggers, StreamTriggerOptions, TriggerKnowledge};
 use crate::cluster::Places;
 use crate::engine::{
-    Binding, Call, Immediate, LaneContext, Output, Registry, TriggerType, Waiting,
+    Binding, Call, Function, Immediate, LaneContext, Output, Registry, ReplyTo, TriggerType,
+    Waiting,
 };
 use crate::metrics::Metrics;
 use crate::redis_client::RedisClient;
@@ -78,7 +79,22 @@ impl Calls {
     }
 }
 
+/// A handler that answers when the test says so.
+#[derive(Default)]
+struct Late {
+    calls: Arc<Calls>,
+    replies: Mutex<Vec<ReplyTo>>,
+}
+
+impl Function for Late {
+    fn invoke(&self, call: &Call<'_>, reply: ReplyTo) {
+        self.replies.lock().push(reply);
+        self.calls.note(call.data, 0);
+    }
+}
+
 struct Instance {
+    registry: Arc<Registry>,
     triggers: Arc<SharedStreamTriggers>,
     store: Arc<RedisStore>,
     client: Arc<RedisClient>,
@@ -121,7 +137,7 @@ async fn instance(server: &TestServer, index: usize, calls: &Arc<Calls>) -> Inst
         })),
     );
     let lanes = LaneContext {
-        registry,
+        registry: registry.clone(),
         runtime: tokio::runtime::Handle::current(),
         time_max: Duration::from_secs(5),
         open_max: 16,
@@ -144,6 +160,7 @@ async fn instance(server: &TestServer, index: usize, calls: &Arc<Calls>) -> Inst
         places,
     );
     Instance {
+        registry,
         triggers,
         store,
         client,
@@ -313,4 +330,42 @@ async fn equal_bindings_of_one_instance_call_each_and_go_on_where_they_stopped()
     first.set("a", 4).await;
     calls.wait_for(4).await;
     assert_eq!(calls.by_group().0["a"], [0, 1, 2, 4]);
+}
+
+// One thread: nobody sees the answers before the binding is gone.
+#[tokio::test]
+async fn what_a_handler_answered_before_it_went_away_is_not_called_again() {
+    if !is_installed() {
+        return;
+    }
+    let server = TestServer::start();
+    let calls = Arc::<Calls>::default();
+    let first = instance(&server, 0, &calls).await;
+    let second = instance(&server, 1, &calls).await;
+    let late = Arc::new(Late {
+        calls: calls.clone(),
+        ..Late::default()
+    });
+    first.registry.register_builtin("f", late.clone());
+    first.bind("x");
+    for number in 0..3 {
+        first.set("a", number).await;
+    }
+    calls.wait_for(3).await;
+    let mut replies = std::mem::take(&mut *late.replies.lock());
+    let unanswered = replies.pop();
+    for reply in replies {
+        reply.send(Ok(Output::Nothing));
+    }
+    first.triggers.unbind_for_now(&binding("x"));
+    drop(unanswered);
+    second.bind("x");
+    second.set("a", 3).await;
+    calls.wait_for(4).await;
+    let numbers: Vec<_> = calls.all.lock().iter().map(|call| call.1).collect();
+    assert_eq!(
+        numbers,
+        [0, 1, 2, 2, 3],
+        "only what was not answered is repeated"
+    );
 }

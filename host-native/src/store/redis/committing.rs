@@ -108,6 +108,8 @@ impl Shared {
                 Err(CallError::Unknown { node, why }) => {
                     let error = store_error(&CallError::Unknown { node, why });
                     known.forget();
+                    // What goes on to fail does so because Redis is slow or away, whoever won before.
+                    losses = 0;
                     let resolved = self.resolve(line, &sent, since, &error).await;
                     self.settle(line, known, batch, &mut pending, resolved, &error)
                         .await;
@@ -115,6 +117,7 @@ impl Shared {
                 }
                 Err(error) => {
                     let error = store_error(&error);
+                    losses = 0;
                     self.fail_of_batch(&mut pending, batch.decided.len(), &error);
                     continue;
                 }
