@@ -77,6 +77,7 @@ impl Shared {
                     // Of the commands nothing was sent.
                     error.cause = StoreErrorCause::Unavailable;
                 }
+                losses = 0;
                 self.fail_of_batch(&mut pending, batch.decided.len(), &error);
                 continue;
             }
