@@ -224,6 +224,12 @@ impl RedisClient {
         owner.map_or_else(clock::unix_ms, |owner| owner.node.now_ms())
     }
 
+    /// The same, but surely not later than it is there.
+    pub fn earliest_ms(&self, slot: Slot) -> u64 {
+        let owner = self.topology.owner_or_any(slot);
+        owner.map_or_else(clock::unix_ms, |owner| owner.node.earliest_ms())
+    }
+
     /// The identity of the data at the slot's server (`master_replid`). Another one may have lost or never had what the one
     /// before acknowledged. Empty while it is not connected.
     pub fn replication_id(&self, slot: Slot) -> Arc<str> {

@@ -118,6 +118,10 @@ impl Node {
         self.clock.now_ms()
     }
 
+    pub(super) fn earliest_ms(&self) -> u64 {
+        self.clock.earliest_ms()
+    }
+
     pub(super) fn login(&self) -> &Login {
         &self.login
     }

@@ -60,6 +60,11 @@ impl Ground {
         self.client.now_ms(Slot::of(&self.key(identity)))
     }
 
+    /// The same, but surely not later than it is there.
+    pub(super) fn earliest_redis_ms(&self, identity: &str) -> u64 {
+        self.client.earliest_ms(Slot::of(&self.key(identity)))
+    }
+
     /// Asks for the lease. `None`: no answer, or none that can be understood.
     pub(super) async fn hold(&self, identity: &str, hold: &Hold) -> Option<Answer> {
         let key = self.key(identity);

@@ -177,7 +177,8 @@ impl TriggerType for SharedStreamTriggers {
             running.leader.add(lane);
             return Ok(());
         }
-        let redis_ms = self.shared.ground.redis_ms(&identity);
+        // Whatever comes from now on is to be told, also where the time by Redis is only roughly known.
+        let redis_ms = self.shared.ground.earliest_redis_ms(&identity);
         let fresh = Cursor {
             since_ms: redis_ms.saturating_sub(LOOK_BACK_MS),
             places: self.knowledge.committed_lately(&filter.stream),
