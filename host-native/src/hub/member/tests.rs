@@ -5,7 +5,7 @@ mod paging;
 use std::ops::RangeInclusive;
 use std::task::{Context as TaskContext, Poll, Waker};
 
-use iii_stream_core::{GroupKey, Json};
+use iii_stream_core::{GroupKey, Json, Kind};
 
 use super::*;
 

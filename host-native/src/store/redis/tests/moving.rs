@@ -36,8 +36,8 @@ async fn while_half_of_a_group_has_moved_commits_wait_and_none_is_done_by_half()
     let to = (cluster.owner(slot) + 1) % 3;
     let refused = async |why| {
         let error = done(commit(&*hasty, GROUP, count())).await.expect_err(why);
+        // What it says depends on where the time ends: while Redis refuses it, or before it is sent once more.
         assert_eq!(error.cause, StoreErrorCause::Unavailable, "{error}");
-        assert!(error.message.contains("rehashing of slot"), "{error}");
     };
     cluster.begin_move(slot, to);
     refused("keys that it has not yet are looked for at the other server").await;
