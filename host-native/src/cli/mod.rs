@@ -53,7 +53,7 @@ enum Command {
     },
     /// Write what a running server or a data directory has, as JSON lines.
     Export(export::ExportArguments),
-    /// Bring items into a running server or a data directory: from an export, or from the directory of an iii engine.
+    /// Bring items into a running server or a data directory: from an export, or from the directory or the Redis of an iii engine.
     Import(import::ImportArguments),
     /// Read a data directory, an export, or the directory of an iii engine, and say what is damaged; repair a data directory.
     Verify(verify::VerifyArguments),
