@@ -1,5 +1,7 @@
 //! What our user must be allowed at a server: asked for at the start, because a refusal in the middle of a script names no command.
 
+use uuid::Uuid;
+
 use super::RedisClient;
 use super::error::{CallError, RedisStartError};
 use super::script::Script;
@@ -28,7 +30,8 @@ impl RedisClient {
         prefix: &str,
         key_use: KeyUse,
     ) -> Result<(), RedisStartError> {
-        let key = format!("{prefix}permissions");
+        // Any plain name may be somebody's: beside an engine, `state:` is followed by a scope that workers chose.
+        let key = format!("{prefix}permissions:{}", Uuid::new_v4().simple());
         let slot = Slot::of(key.as_bytes());
         let publish = match key_use {
             KeyUse::Items => "",
@@ -141,5 +144,21 @@ mod tests {
             );
         }
         assert_eq!(server.ask(&["DBSIZE"]), ":0\r\n");
+    }
+
+    #[tokio::test]
+    async fn trying_touches_nobodys_key() {
+        if !is_installed() {
+            return;
+        }
+        let server = TestServer::start();
+        // A scope of an engine's state.
+        server.ask(&["HSET", "state:permissions", "a", "kept", "b", "kept"]);
+        let client = RedisClient::connect(server.options(), Metrics::default().into()).await;
+        let client = client.expect("a client");
+        let checked = client.check_permissions("state:", KeyUse::Items).await;
+        assert_eq!(checked.map_err(|error| error.to_string()), Ok(()));
+        assert_eq!(server.ask(&["HLEN", "state:permissions"]), ":2\r\n");
+        assert_eq!(server.ask(&["DBSIZE"]), ":1\r\n");
     }
 }
