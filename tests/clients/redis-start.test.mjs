@@ -4,6 +4,7 @@ import { createServer } from 'node:net';
 import { test } from 'node:test';
 import { newPrefix, rejection, startServer, startServers } from './harness.mjs';
 import { freePort, inStep, startRedis, until, withoutRedis } from './redis.mjs';
+import { Connection } from './version-2.mjs';
 
 const skip = withoutRedis;
 const onRedis = (config, more = {}) => startServer({ stream: { adapter: { name: 'redis', config } }, ...more });
@@ -121,6 +122,21 @@ test('a Redis without memory refuses writes as `full`, says so in /health, and t
   assert.match(store.reason, /maxmemory/);
   assert.match((await server.page('/metrics')).body, /^iii_stream_store_writable 0$/m);
   assert.match(server.log, /ERROR writes are refused: .*maxmemory/);
+  // Reading goes on, of what is there and of what is not, at each server and in each version.
+  const watched = [];
+  for (const [n, group_id] of [[0, 'g'], [1, 'g'], [1, 'new']]) {
+    for (const version of [1, 2]) {
+      const connection = await Connection.open(both[n]);
+      const data = { subscriptionId: 's', streamName: at.stream_name, groupId: group_id, ...(version === 2 ? { version } : {}) };
+      connection.send({ type: 'join', data });
+      await connection.until(() => connection.frames.length > 0, `a sync of ${group_id} in version ${version}`);
+      const shown = connection.frames[0].event.data ?? connection.frames[0].event.items.map(({ data }) => data);
+      assert.deepEqual(shown, group_id === 'g' ? [1] : []);
+      watched.push({ connection, group_id });
+    }
+  }
+  const read = await fetch(`${both[1].subscribers.replace('ws:', 'http:')}/stream/fill/g`);
+  assert.deepEqual([read.status, (await read.json()).items.length], [200, 1]);
   // Ten heartbeats, and twice the silence after which a server is gone.
   const beats = async () => JSON.parse((await redis.call('HVALS', `${prefix}instances`))[0]).beat_ms;
   const first = await beats();
@@ -128,6 +144,13 @@ test('a Redis without memory refuses writes as `full`, says so in /health, and t
   assert.match((await server.page('/metrics')).body, /^iii_stream_cluster_instances 2$/m);
   await redis.call('CONFIG', 'SET', 'maxmemory', '0');
   await peer.result('stream::set', { ...at, item_id: 'a', data: 3 });
+  await peer.result('stream::set', { ...at, group_id: 'new', item_id: 'a', data: 3 });
+  // As a change, or in a fresh sync: the history of the new group begins only now.
+  const last = ({ event }) => JSON.stringify(event.data ?? event.items?.map(({ data }) => data));
+  for (const { connection, group_id } of watched) {
+    await connection.until(() => /^\[?3\]?$/.test(last(connection.frames.at(-1))), `the change of ${group_id}`);
+    connection.cut();
+  }
   await until(async () => (await health(server)).status === 'ok', 'the health to be ok again', { ms: 15_000 });
 });
 

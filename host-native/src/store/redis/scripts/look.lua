@@ -23,6 +23,7 @@ end
 
 local floor = tonumber(A[3])
 local m = redis.call('HGET', group, 'm')
+local is_kept = m and true or false
 local epoch, replication, names, seq, event_ms, gone_ms, sync_ms, items, bytes, uses, known, first, trimmed, total, expiring_ms
 if m then
   seq, event_ms, gone_ms, sync_ms, items, bytes, uses, known, first, trimmed, total, expiring_ms, names = struct.unpack(META, m)
@@ -30,6 +31,7 @@ if m then
   if replication ~= A[1] then
     local told = replication_now()
     if told ~= replication then
+      is_kept = false
       epoch, replication, first, trimmed = A[2], told, seq + 1, total
       event_ms, gone_ms, sync_ms = math.max(event_ms, floor), math.max(gone_ms, floor), math.max(sync_ms, floor)
     end
@@ -41,11 +43,25 @@ end
 if A[4] == '1' and sync_ms <= event_ms then
   sync_ms = math.max(now, floor, event_ms + 1)
 end
-local meta = struct.pack(META, seq, event_ms, gone_ms, sync_ms, items, bytes, uses, known, first, trimmed, total, expiring_ms)
-  .. epoch .. ' ' .. replication
+local function meta_now()
+  return struct.pack(META, seq, event_ms, gone_ms, sync_ms, items, bytes, uses, known, first, trimmed, total, expiring_ms)
+    .. epoch .. ' ' .. replication
+end
+local meta = meta_now()
 if meta ~= m then
-  redis.call('HSET', group, 'm', meta)
-  if not m then
+  local written = redis.pcall('HSET', group, 'm', meta)
+  local refused = type(written) == 'table' and written.err
+  if refused then
+    if not (string.find(refused, '^OOM') or string.find(refused, '^MISCONF') or string.find(refused, '^NOREPLICAS')) then
+      return written
+    end
+    -- A server that takes no writes can be read all the same. A history that could not be begun has a name that no other one
+    -- has, and each reader is told the same: with the first write another one begins.
+    if not is_kept then
+      epoch = 'unkept'
+      meta = meta_now()
+    end
+  elseif not m then
     redis.call('PEXPIRE', group, A[10])
   end
 end
